@@ -1,0 +1,1 @@
+"""Images in; depth, pose and intrinsics out: foundation networks and their adapters."""

@@ -1,0 +1,1 @@
+"""Scenes in, images out: light, materials, meshes, and the phantom."""
