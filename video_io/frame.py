@@ -61,8 +61,12 @@ class Frame:
         if (width, height) == (self.width, self.height):
             return self
         size = (width, height)
-        use = cv2.resize(self.use_mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.99
-        specular = cv2.resize(self.specular_mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.01
+        # Most masks at a source's size are uniform, and then there is nothing to work out.
+        use, specular = np.ones((height, width), bool), np.zeros((height, width), bool)
+        if not self.use_mask.all():
+            use = cv2.resize(self.use_mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.99
+        if self.specular_mask.any():
+            specular = cv2.resize(self.specular_mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.01
         return replace(
             self,
             rgb=cv2.resize(self.rgb, size, interpolation=cv2.INTER_AREA),
