@@ -1,0 +1,212 @@
+"""Ray casting of an anatomy and its shading: linear radiance with exact distance, normals and albedo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from rendering.light import SpotLight, arriving, pack_lights
+from rendering.phantom.material import Material, pack_materials
+from rendering.phantom.scene import Anatomy
+from rendering.shade import shade
+from video_io.camera import Camera
+
+Float = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+
+_BOUNCE_RAYS = 56
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an anatomy is dressed and lit.
+
+    Attributes:
+        materials: one a part.
+        lights: fixed to the camera.
+        seed: of the textures.
+        bounce: strength of the light that surfaces pass on to each other; 0 for none, 1 for one bounce.
+        ambient: irradiance from everywhere, as a share of the mean direct irradiance.
+        shadows: whether rays to the lights are cast.
+    """
+
+    materials: tuple[Material, ...]
+    lights: tuple[SpotLight, ...]
+    seed: int
+    bounce: float = 1.0
+    ambient: float = 0.0
+    shadows: bool = False
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A view before the camera's response.
+
+    Attributes:
+        linear_rgb: (H, W, 3) float32 radiance.
+        distance: (H, W) float32, mm along the unit ray; 0 where there is no surface.
+        normals: (H, W, 3) float32, camera frame, towards the camera's side; of the geometry, without the relief of
+            the shading.
+        albedo: (H, W, 3) float32, linear.
+        inside_out: share of the pixels that see a surface from within the tissue.
+    """
+
+    linear_rgb: Float32
+    distance: Float32
+    normals: Float32
+    albedo: Float32
+    inside_out: float
+
+
+@njit(cache=True, fastmath=True)
+def _interpolate(
+    primitive: NDArray, u: NDArray, v: NDArray, distance: NDArray, origin: NDArray, rays: NDArray, faces: NDArray,
+    vertex_normals: NDArray, face_part: NDArray, points: NDArray, normals: NDArray, parts: NDArray,
+) -> int:  # fmt: skip
+    """Points, smooth normals (turned to the ray's side) and parts of hits; returns how many were seen from behind."""
+    behind = 0
+    for i in range(primitive.size):
+        f = primitive[i]
+        if f < 0:
+            parts[i] = -1
+            continue
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        w = 1.0 - u[i] - v[i]
+        nx = w * vertex_normals[a, 0] + u[i] * vertex_normals[b, 0] + v[i] * vertex_normals[c, 0]
+        ny = w * vertex_normals[a, 1] + u[i] * vertex_normals[b, 1] + v[i] * vertex_normals[c, 1]
+        nz = w * vertex_normals[a, 2] + u[i] * vertex_normals[b, 2] + v[i] * vertex_normals[c, 2]
+        along = nx * rays[i, 0] + ny * rays[i, 1] + nz * rays[i, 2]
+        if along > 0.0:
+            # A smooth normal may face away at a grazing angle; from the back of a face it always does.
+            if along > 0.3:
+                behind += 1
+            nx, ny, nz = nx - 1.02 * along * rays[i, 0], ny - 1.02 * along * rays[i, 1], nz - 1.02 * along * rays[i, 2]
+        length = max(np.sqrt(nx * nx + ny * ny + nz * nz), 1e-9)
+        normals[i, 0], normals[i, 1], normals[i, 2] = nx / length, ny / length, nz / length
+        for k in range(3):
+            points[i, k] = origin[k] + distance[i] * rays[i, k]
+        parts[i] = face_part[f]
+    return behind
+
+
+@njit(cache=True)
+def _mean_irradiance(points: NDArray, normals: NDArray, parts: NDArray, lights: NDArray, stride: int) -> float:
+    total, count = 0.0, 0
+    for i in range(0, points.shape[0], stride):
+        if parts[i] < 0:
+            continue
+        for j in range(lights.shape[0]):
+            lx, ly, lz, factor = arriving(lights[j], points[i, 0], points[i, 1], points[i, 2])
+            cosine = lx * normals[i, 0] + ly * normals[i, 1] + lz * normals[i, 2]
+            total += factor * max(cosine, 0.0) * lights[j, 9]
+        count += 1
+    return total / max(count, 1)
+
+
+class Renderer:
+    """Casts rays into one anatomy. Building it takes the time; views are then cheap."""
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore_scene import EmbreeScene
+
+        self.anatomy = anatomy
+        self._scene = EmbreeScene()
+        # Embree reads these arrays in place, so they are kept.
+        self._mesh = TriangleMesh(self._scene, anatomy.vertices, anatomy.faces)
+
+    def _cast(self, origin: Float32, rays: Float32) -> tuple[Float32, Float32, Float32, NDArray[np.int32], int]:
+        """Distance (0 where nothing is met), points, normals, parts (-1 likewise), and the number seen from behind."""
+        n = len(rays)
+        origins = np.broadcast_to(origin.astype(np.float32), (n, 3)).copy()
+        hit = self._scene.run(origins, rays, output=1)
+        primitive = np.asarray(hit["primID"], np.int32)
+        distance = np.where(primitive >= 0, hit["tfar"], 0).astype(np.float32)
+        points, normals = np.zeros((n, 3), np.float32), np.zeros((n, 3), np.float32)
+        parts = np.empty(n, np.int32)
+        a = self.anatomy
+        behind = _interpolate(
+            primitive, hit["u"], hit["v"], distance, origin, rays, a.faces, a.normals, a.face_part, points, normals, parts
+        )
+        return distance, points, normals, parts, behind
+
+    def distances(self, camera: Camera, world_from_cam: Float) -> tuple[Float32, float]:
+        """Distance (H, W) along the rays, and the share of the pixels that see a surface from within the tissue."""
+        rays, valid = _world_rays(camera, world_from_cam)
+        distance, _, _, _, behind = self._cast(world_from_cam[:3, 3], rays)
+        return np.where(valid, distance, 0).reshape(camera.height, camera.width), behind / max(len(rays), 1)
+
+    def render(self, camera: Camera, world_from_cam: Float, look: Look) -> Rendered:
+        """The view of `camera` at `world_from_cam`."""
+        shape = (camera.height, camera.width)
+        rays, valid = _world_rays(camera, world_from_cam)
+        eye = world_from_cam[:3, 3]
+        distance, points, normals, parts, behind = self._cast(eye, rays)
+        parts[~valid] = -1
+        distance[~valid] = 0
+        lights = pack_lights(look.lights, world_from_cam)
+        materials = pack_materials(look.materials)
+        near = float(np.median(distance[distance > 0])) if np.any(distance > 0) else 1.0
+        ambient = np.zeros(3, np.float32)
+        if look.ambient > 0:
+            ambient[:] = look.ambient * _mean_irradiance(points, normals, parts, lights, 37) * np.array([1.0, 0.85, 0.8])
+        virtual = self._bounce(lights, materials, look) if look.bounce > 0 else np.zeros((0, 9), np.float32)
+        shadow = self._shadows(lights, points, normals, parts) if look.shadows else np.zeros((0, 0), np.float32)
+        linear, albedo = np.zeros((len(rays), 3), np.float32), np.zeros((len(rays), 3), np.float32)
+        shade(
+            points, normals, parts, eye, materials, look.seed, lights, shadow, virtual, (0.35 * near) ** 2, ambient,
+            1.0 / camera.focal_px, linear, albedo,
+        )  # fmt: skip
+        in_camera = (normals @ world_from_cam[:3, :3].astype(np.float32)).reshape(*shape, 3)
+        return Rendered(
+            linear.reshape(*shape, 3), distance.reshape(shape), in_camera, albedo.reshape(*shape, 3), behind / len(rays)
+        )
+
+    def _bounce(self, lights: Float32, materials: Float32, look: Look) -> Float32:
+        """Lit patches (V, 9) that stand for the light of the first bounce (Keller, SIGGRAPH 1997)."""
+        light = lights[0]
+        rays = _hemisphere(light[3:6].astype(np.float64), _BOUNCE_RAYS)
+        _, points, normals, parts, _ = self._cast(light[:3].astype(np.float64), rays)
+        met = parts >= 0
+        cosine = rays @ light[3:6]
+        angle = np.arccos(np.clip(cosine, -1, 1))
+        inside = np.maximum(np.cos(np.minimum(angle / light[7], 1) * np.pi / 2), 0) ** light[6]
+        intensity = lights[:, 8:11].sum(0)
+        flux = inside[:, None] * intensity * (2 * np.pi / _BOUNCE_RAYS)
+        albedo = 0.5 * (materials[parts, 0:3] + materials[parts, 3:6])
+        reflected = look.bounce * flux * albedo / np.pi
+        return np.column_stack([points, normals, reflected])[met].astype(np.float32)
+
+    def _shadows(self, lights: Float32, points: Float32, normals: Float32, parts: NDArray[np.int32]) -> Float32:
+        share = np.ones((len(lights), len(points)), np.float32)
+        for row, light in zip(share, lights, strict=True):
+            start = points + normals * np.float32(1e-3 * self.anatomy.scale_mm)
+            way = light[:3] - start
+            far = np.linalg.norm(way, axis=1)
+            way = (way / np.maximum(far, 1e-9)[:, None]).astype(np.float32)
+            free = self._scene.run(start.astype(np.float32), way, output=1)
+            row[(np.asarray(free["primID"]) >= 0) & (np.asarray(free["tfar"]) < far * 0.999)] = 0
+            row[parts < 0] = 0
+        return share
+
+
+def _world_rays(camera: Camera, world_from_cam: Float) -> tuple[Float32, NDArray[np.bool_]]:
+    rays = camera.ray_map().reshape(-1, 3)
+    valid = np.isfinite(rays[:, 0])
+    world = rays @ world_from_cam[:3, :3].T.astype(np.float32)
+    world[~valid] = (0, 0, 1)
+    return np.ascontiguousarray(world), valid
+
+
+def _hemisphere(axis: Float, count: int) -> Float32:
+    """Directions spread evenly over the half space about an axis (Fibonacci's spiral), (count, 3)."""
+    i = np.arange(count) + 0.5
+    z = 1 - i / count
+    turn, r = np.pi * (3 - np.sqrt(5)) * i, np.sqrt(1 - z * z)
+    x_axis = np.cross(axis, [0.123, 0.845, 0.521])
+    x_axis /= np.linalg.norm(x_axis)
+    basis = np.stack([x_axis, np.cross(axis, x_axis), axis])
+    return np.ascontiguousarray(np.stack([r * np.cos(turn), r * np.sin(turn), z], -1) @ basis, np.float32)
