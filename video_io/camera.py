@@ -77,7 +77,9 @@ class Camera:
         return Camera.pinhole(width, height, focal, focal, width / 2, height / 2)
 
     @staticmethod
-    def from_opencv(width: int, height: int, matrix: ArrayLike, distortion: ArrayLike = (), fisheye: bool = False) -> Camera:
+    def from_opencv(
+        width: int, height: int, matrix: ArrayLike, distortion: ArrayLike = (), fisheye: bool = False
+    ) -> Camera:
         """From an OpenCV calibration: the 3 x 3 matrix and the distortion vector (4 or 5 values, 4 for fisheye).
 
         Raises:
@@ -214,7 +216,9 @@ class Camera:
         """The camera whose focal length is `scale` times this one's, the image and its centre unchanged."""
         names = PARAMETERS[self.model]
         stretched = ("c", "d", "e", "f") if self.model == "omnidirectional" else ("fx", "fy")
-        return replace(self, params=tuple(p * scale if n in stretched else p for n, p in zip(names, self.params, strict=True)))
+        return replace(
+            self, params=tuple(p * scale if n in stretched else p for n, p in zip(names, self.params, strict=True))
+        )
 
     def _mapped(self, sx: float, sy: float, x: float, y: float, width: int, height: int) -> Camera:
         factor = {"fx": sx, "fy": sy, "cx": sx, "cy": sy, "c": sx, "d": sx, "e": sy, "f": sy}
@@ -305,7 +309,10 @@ def _undistort_brown(target: Float, d: tuple[float, ...]) -> Float:
         det = np.where(np.abs(det) < 1e-6, 1e-6, det)
         xy = xy + np.clip(
             np.stack(
-                [error[..., 0] * dy[..., 1] - error[..., 1] * dy[..., 0], dx[..., 0] * error[..., 1] - dx[..., 1] * error[..., 0]],
+                [
+                    error[..., 0] * dy[..., 1] - error[..., 1] * dy[..., 0],
+                    dx[..., 0] * error[..., 1] - dx[..., 1] * error[..., 0],
+                ],
                 -1,
             )
             / det[..., None],

@@ -40,8 +40,10 @@ def _field_of_view(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     lit = cv2.compare(level, black + _BLACK, cv2.CMP_GT)
     if cv2.countNonZero(lit) == lit.size:
         return lit
+    # Flare around a bright picture is brighter than black, but far darker than the picture.
+    flare = max(_BLACK, round(0.1 * cv2.mean(level, mask=lit)[0]))
     hull = np.zeros_like(lit)
-    points = _picture_outline(lit)
+    points = _picture_outline(cv2.compare(level, black + flare, cv2.CMP_GT))
     if points is None:
         return hull
     cv2.fillConvexPoly(hull, cv2.convexHull(points).reshape(-1, 1, 2), 255)

@@ -35,7 +35,9 @@ class Trajectory:
             raise ValueError("a trajectory's times must rise from pose to pose")
         rotation = poses[:, :3, :3]
         if len(poses) and not np.allclose(rotation @ rotation.transpose(0, 2, 1), np.eye(3), atol=1e-4):
-            raise ValueError("a pose is not rigid: its rotation is not orthogonal (is the matrix transposed or scaled?)")
+            raise ValueError(
+                "a pose is not rigid: its rotation is not orthogonal (is the matrix transposed or scaled?)"
+            )
 
     def __len__(self) -> int:
         return len(self.times_ns)
@@ -82,7 +84,9 @@ class Trajectory:
             except ValueError:
                 row = []
             if len(row) != 8:
-                raise ValueError(f"{path}, line {number}: expected 8 numbers (time_s tx ty tz qx qy qz qw), found '{line[:60]}'")
+                raise ValueError(
+                    f"{path}, line {number}: expected 8 numbers (time_s tx ty tz qx qy qz qw), found '{line[:60]}'"
+                )
             rows.append(row)
         values = np.array(rows, float).reshape(-1, 8)
         if len(values) and np.any(np.linalg.norm(values[:, 4:], axis=1) < 1e-6):
