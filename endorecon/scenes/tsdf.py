@@ -225,13 +225,13 @@ def _check(shape: tuple[int, int], pose: NDArray[np.float64], **maps: NDArray) -
 
 
 @lru_cache(maxsize=4)
-def _projection(camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.float32], float]:
+def _projection(camera: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32], np.float32]:
     """How the kernels project: (pinhole parameters, look-up table, its scale); the table is empty for a pinhole.
 
     The table holds pixel positions over the stereographic plane (x, y) / (r + z), NaN where the camera sees nothing.
     """
     if camera.model == "pinhole":
-        return np.array(camera.params), np.empty((0, 0, 2), np.float32), 0.0
+        return np.array(camera.params, np.float32), np.empty((0, 0, 2), np.float32), np.float32(0)
     rays = camera.ray_map().reshape(-1, 3)
     rays = rays[np.isfinite(rays[:, 2]) & (rays[:, 2] > -0.9)].astype(np.float64)
     reach = 1.05 * float(np.abs(rays[:, :2] / (1 + rays[:, 2:])).max())
@@ -243,4 +243,4 @@ def _projection(camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.float32
     wider = camera.cropped(-m, -m, camera.width + 2 * m, camera.height + 2 * m)
     pixels, seen = wider.project(np.stack([2 * a, 2 * b, 1 - square], -1))
     table = np.where(seen[..., None], pixels - m, np.nan).astype(np.float32)
-    return np.zeros(4), table, (_LOOKUP_SIZE - 1) / (2 * reach)
+    return np.zeros(4, np.float32), table, np.float32((_LOOKUP_SIZE - 1) / (2 * reach))
