@@ -1,0 +1,1 @@
+"""Where the camera was: the pose of each frame, key frames, and the joint refinement."""

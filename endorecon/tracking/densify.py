@@ -1,0 +1,81 @@
+"""From the network's depth to the depth of the run: scaled and bent to the landmarks that the frame sees.
+
+The network's error in log distance is smooth over the image. It is modelled as a Gaussian process (Rasmussen and
+Williams, 2006, eq. 2.23-2.24) over pixel position, observed where a landmark's distance is known from many views; its
+posterior mean corrects the map, its posterior variance says how well the correction is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+REACH = 0.22  # correlation length of the network's error, as a share of the image width
+ERROR_STD = 0.10  # of the network's log distance, after the best scale
+NEAREST_NOISE = 0.01  # no landmark is trusted beyond one per cent
+GRID = (16, 20)
+SAMPLES = 320
+
+
+@dataclass(frozen=True)
+class Correction:
+    """log(true distance / network distance) over the image: mean and standard deviation on a coarse grid (rows, columns)."""
+
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    def apply(
+        self, distance: NDArray[np.float32], log_std: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Corrected distance (H, W) and its relative standard deviation."""
+        size = (distance.shape[1], distance.shape[0])
+        mean = cv2.resize(self.mean, size, interpolation=cv2.INTER_CUBIC)
+        spread = cv2.resize(self.std, size, interpolation=cv2.INTER_LINEAR)
+        # What the process has explained away is no longer uncertain; fine detail that it can't see still is.
+        known = np.clip(spread / ERROR_STD, 0.3, 1.0)
+        return distance * np.exp(mean), np.maximum(log_std * known, spread * 0.5)
+
+
+def fit_correction(pixels: Float, log_ratio: Float, variance: Float, width: int, height: int) -> Correction:
+    """Fit the correction to landmarks at `pixels` (N, 2) with log(true / network distance) and its variance (N,)."""
+    if len(pixels) == 0:
+        return Correction(np.zeros(GRID, np.float32), np.full(GRID, ERROR_STD, np.float32))
+    if len(pixels) > SAMPLES:
+        # The most certain ones, thinned evenly over the image by the order in which they were found.
+        keep = np.argsort(variance, kind="stable")[:SAMPLES]
+        pixels, log_ratio, variance = pixels[keep], log_ratio[keep], variance[keep]
+    noise = variance + NEAREST_NOISE**2
+    scale = _weighted_median(log_ratio, 1 / (noise + ERROR_STD**2))
+    target = log_ratio - scale
+    grid = np.stack(
+        np.meshgrid((np.arange(GRID[1]) + 0.5) * width / GRID[1], (np.arange(GRID[0]) + 0.5) * height / GRID[0]), -1
+    ).reshape(-1, 2)
+    reach = REACH * width
+    among, across = _kernel(pixels, pixels, reach), _kernel(grid, pixels, reach)
+    weight = np.ones(len(pixels))
+    for _ in range(3):
+        # Reweighting makes the Gaussian noise robust: wrong landmarks lose their say.
+        covariance = among + np.diag(noise / weight)
+        solved = np.linalg.solve(covariance, np.concatenate([target[:, None], across.T], 1))
+        error = (target - among @ solved[:, 0]) ** 2
+        weight = 1 / (1 + error / (4 * noise + 0.02**2))
+    mean = scale + across @ solved[:, 0]
+    variance_left = ERROR_STD**2 - np.einsum("ij,ji->i", across, solved[:, 1:])
+    std = np.sqrt(np.maximum(variance_left, 1e-6))
+    return Correction(mean.reshape(GRID).astype(np.float32), std.reshape(GRID).astype(np.float32))
+
+
+def _kernel(a: Float, b: Float, reach: float) -> Float:
+    squared = ((a[:, None] - b[None]) ** 2).sum(-1)
+    return ERROR_STD**2 * np.exp(-0.5 * squared / reach**2)
+
+
+def _weighted_median(values: Float, weights: Float) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])

@@ -1,0 +1,155 @@
+"""What a segment of the video knows: frames with poses, landmarks with distances, and who saw what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endorecon.tracking.adjust import Adjusted, Problem
+from video_io.camera import Camera
+
+Float = NDArray[np.float64]
+
+# The network's errors are alike over large parts of an image, so that a thousand landmarks are worth some ten
+# independent measurements: the spread of one landmark's prior is widened to say so.
+PRIOR_STD = 0.5
+_SLOPE_STEP = 1e-4
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The landmarks that one frame saw: their numbers (N,), pixels (N, 2), and the network's log distance there (N,)."""
+
+    landmark: NDArray[np.int64]
+    pixels: NDArray[np.float32]
+    log_net: NDArray[np.float32]
+
+
+@dataclass
+class Map:
+    """Frames and landmarks of one segment; grows while the segment is tracked.
+
+    Frames are numbered in the order in which they were placed. `alpha` and `beta` are the log scale and the shift of a
+    frame's network depth (only those of key frames are refined).
+    """
+
+    camera: Camera
+    rotation: Float = field(default_factory=lambda: np.zeros((0, 3, 3)))
+    centre: Float = field(default_factory=lambda: np.zeros((0, 3)))
+    alpha: Float = field(default_factory=lambda: np.zeros(0))
+    beta: Float = field(default_factory=lambda: np.zeros(0))
+    keyframe: list[bool] = field(default_factory=list)
+    sights: list[Sight] = field(default_factory=list)
+    host: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    pixel: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    log_d: Float = field(default_factory=lambda: np.zeros(0))
+    prior: Float = field(default_factory=lambda: np.zeros(0))
+    information: Float = field(default_factory=lambda: np.zeros(0))
+
+    def __len__(self) -> int:
+        return len(self.centre)
+
+    @property
+    def keyframes(self) -> list[int]:
+        """Numbers of the key frames, in order of time."""
+        return [f for f, key in enumerate(self.keyframe) if key]
+
+    def pose(self, frame: int) -> Float:
+        """world_from_cam (4, 4) of a frame."""
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = self.rotation[frame], self.centre[frame]
+        return pose
+
+    def points(self, landmark: NDArray[np.int64]) -> Float:
+        """World positions (N, 3) of landmarks."""
+        host = self.host[landmark]
+        local = self.camera.rays(self.pixel[landmark]) * np.exp(self.log_d[landmark])[:, None]
+        return np.einsum("nij,nj->ni", self.rotation[host], local) + self.centre[host]
+
+    def add_frame(self, world_from_cam: Float, sight: Sight, alpha: float, keyframe: bool) -> int:
+        """Append a frame; returns its number."""
+        self.rotation = np.concatenate([self.rotation, world_from_cam[None, :3, :3]])
+        self.centre = np.concatenate([self.centre, world_from_cam[None, :3, 3]])
+        self.alpha, self.beta = np.append(self.alpha, alpha), np.append(self.beta, 0.0)
+        self.keyframe.append(keyframe)
+        self.sights.append(sight)
+        return len(self) - 1
+
+    def add_landmarks(self, frame: int, pixels: NDArray[np.float32], log_net: NDArray[np.float32]) -> None:
+        """Landmarks first seen in `frame`; their distance starts at the network's, on the frame's scale."""
+        numbers = np.arange(len(self.host), len(self.host) + len(pixels))
+        self.host = np.append(self.host, np.full(len(pixels), frame))
+        self.pixel = np.concatenate([self.pixel, pixels])
+        self.log_d = np.append(self.log_d, log_net + self.alpha[frame])
+        self.prior = np.append(self.prior, log_net)
+        self.information = np.append(self.information, np.zeros(len(pixels)))
+        old = self.sights[frame]
+        self.sights[frame] = Sight(
+            np.append(old.landmark, numbers), np.concatenate([old.pixels, pixels]), np.append(old.log_net, log_net)
+        )
+
+    def problem(self, frames: Sequence[int], fixed: int, focal_std: float = 0.0) -> tuple[Problem, NDArray[np.int64], NDArray[np.int64]]:
+        """The joint refinement of `frames` (rising), of which the first `fixed` stay, with all landmarks that at least
+        two of them see. Key frames outside `frames` that host such landmarks take part with a pose that stays.
+
+        Returns:
+            The problem, and which frames and which landmarks its entries are.
+        """
+        landmark = np.concatenate([self.sights[f].landmark for f in frames])
+        pixels = np.concatenate([self.sights[f].pixels for f in frames])
+        frame = np.repeat(np.asarray(frames), [len(self.sights[f].landmark) for f in frames])
+        foreign = frame != self.host[landmark]
+        landmark, pixels, frame = landmark[foreign], pixels[foreign], frame[foreign]
+        numbers = np.unique(landmark)
+        order = np.lexsort((frame, landmark))
+        landmark, pixels, frame = landmark[order], pixels[order], frame[order]
+        host = self.host[numbers]
+        members = np.union1d(np.asarray(frames), host)
+        stays = ~np.isin(members, np.asarray(frames)[fixed:])
+        ray, ray_slope = rays_and_slopes(self.camera, self.pixel[numbers])
+        seen, seen_slope = rays_and_slopes(self.camera, pixels)
+        problem = Problem(
+            rotation=self.rotation[members].copy(),
+            centre=self.centre[members].copy(),
+            alpha=self.alpha[members].copy(),
+            beta=self.beta[members].copy(),
+            fixed=stays,
+            host=np.searchsorted(members, host),
+            ray=ray,
+            ray_slope=ray_slope,
+            log_d=self.log_d[numbers].copy(),
+            prior=self.prior[numbers],
+            prior_weight=np.full(len(numbers), 1 / PRIOR_STD**2),
+            start=np.append(np.searchsorted(landmark, numbers), len(landmark)),
+            frame=np.searchsorted(members, frame),
+            seen=seen,
+            seen_slope=seen_slope,
+            focal_px=self.camera.focal_px,
+            anchored=fixed <= 1,
+            log_focal_std=focal_std,
+        )
+        return problem, members, numbers
+
+    def take(self, adjusted: Adjusted, members: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+        """Keep what the refinement found."""
+        p = adjusted.problem
+        self.rotation[members], self.centre[members] = _orthogonal(p.rotation), p.centre
+        self.alpha[members], self.beta[members] = p.alpha, p.beta
+        self.log_d[numbers], self.information[numbers] = p.log_d, adjusted.information
+
+
+def rays_and_slopes(camera: Camera, pixels: NDArray[np.float32]) -> tuple[Float, Float]:
+    """Unit rays (N, 3) of pixels (N, 2) and their change with the log of the focal length (central difference)."""
+    ray = camera.rays(pixels)
+    longer = camera.with_focal_scale(np.exp(_SLOPE_STEP)).rays(pixels)
+    shorter = camera.with_focal_scale(np.exp(-_SLOPE_STEP)).rays(pixels)
+    return ray, (longer - shorter) / (2 * _SLOPE_STEP)
+
+
+def _orthogonal(rotation: Float) -> Float:
+    """The nearest rotations, so that many small turns don't drift."""
+    u, _, vt = np.linalg.svd(rotation)
+    return u @ vt

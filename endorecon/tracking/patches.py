@@ -1,0 +1,155 @@
+"""Landmarks looked up in their first image again, so that following them does not drift.
+
+Optical flow from frame to frame adds up small errors, all of the same sign when the camera approaches a wall. Here the
+patch in which a landmark was first seen, warped as the predicted pose and the network's depth say, is aligned with the
+present image by inverse-compositional Lucas-Kanade (Baker and Matthews, IJCV 2004), free in position; each patch's
+gain and offset are taken out, since the lamp moves with the lens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+RADIUS_PX = 5
+MOST_SHIFT_PX = 3.0
+LEAST_CORRELATION = 0.7
+LEAST_ZOOM, MOST_ZOOM = 0.4, 3.0
+_ITERATIONS = 8
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What N landmarks looked like when they were first seen.
+
+    Attributes:
+        value: (N, S, S) float32, S = 2 RADIUS_PX + 1, grey values around the landmark.
+        slope: (N, 2) float32, change of the network's log distance along x and y there, per pixel.
+    """
+
+    value: NDArray[np.float32]
+    slope: NDArray[np.float32]
+
+    def __getitem__(self, which: NDArray[np.int64]) -> Patches:
+        return Patches(self.value[which], self.slope[which])
+
+    def joined(self, other: Patches) -> Patches:
+        """These, then the others."""
+        return Patches(np.concatenate([self.value, other.value]), np.concatenate([self.slope, other.slope]))
+
+
+def cut(grey: NDArray[np.float32], log_net: NDArray[np.float32], pixels: NDArray[np.float32]) -> Patches:
+    """Cut the patches around pixels (N, 2) out of a grey image (H, W), and read the depth's slope there."""
+    side = 2 * RADIUS_PX + 1
+    value = np.zeros((len(pixels), side, side), np.float32)
+    _cut(grey, pixels, value)
+    reach = 3
+    height, width = log_net.shape
+    column = np.clip(pixels[:, 0].astype(int), reach, width - 1 - reach)
+    row = np.clip(pixels[:, 1].astype(int), reach, height - 1 - reach)
+    along_x = (log_net[row, column + reach] - log_net[row, column - reach]) / (2 * reach)
+    along_y = (log_net[row + reach, column] - log_net[row - reach, column]) / (2 * reach)
+    # A steep slope is an edge of the tissue, across which no patch is a plane.
+    return Patches(value, np.clip(np.stack([along_x, along_y], 1), -0.1, 0.1).astype(np.float32))
+
+
+def align(
+    grey: NDArray[np.float32], patches: Patches, warp: NDArray[np.float64], pixels: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Find patches in a grey image near `pixels` (N, 2), seen through the linear maps `warp` (N, 2, 2).
+
+    Returns:
+        The positions (N, 2), and which of them were found.
+    """
+    found = pixels.astype(np.float64)
+    correlation = np.zeros(len(pixels))
+    zoom = np.sqrt(np.abs(np.linalg.det(warp))) if len(warp) else np.zeros(0)
+    fits = np.isfinite(warp).all((1, 2)) & (zoom > LEAST_ZOOM) & (zoom < MOST_ZOOM)
+    _align(grey, patches.value, np.where(fits[:, None, None], warp, np.eye(2)), found, correlation)
+    shift = np.linalg.norm(found - pixels, axis=1)
+    return found.astype(np.float32), fits & (shift < MOST_SHIFT_PX) & (correlation > LEAST_CORRELATION)
+
+
+@njit(cache=True, inline="always")
+def _at(image, x, y):  # type: ignore[no-untyped-def]
+    """Bilinear value at a pixel position, edges repeated."""
+    height, width = image.shape
+    x = min(max(x - 0.5, 0.0), width - 1.001)
+    y = min(max(y - 0.5, 0.0), height - 1.001)
+    c, r = int(x), int(y)
+    a, b = x - c, y - r
+    return (1 - b) * ((1 - a) * image[r, c] + a * image[r, c + 1]) + b * (
+        (1 - a) * image[r + 1, c] + a * image[r + 1, c + 1]
+    )
+
+
+@njit(cache=True)
+def _cut(grey, pixels, value):  # type: ignore[no-untyped-def]
+    side = value.shape[1]
+    radius = side // 2
+    for i in range(len(pixels)):
+        for r in range(side):
+            for c in range(side):
+                value[i, r, c] = _at(grey, pixels[i, 0] + c - radius, pixels[i, 1] + r - radius)
+
+
+@njit(cache=True)
+def _align(grey, value, warp, position, correlation):  # type: ignore[no-untyped-def]
+    side = value.shape[1]
+    radius = side // 2
+    gx, gy, seen = np.zeros((side, side)), np.zeros((side, side)), np.zeros((side, side))
+    for i in range(len(value)):
+        template = value[i]
+        # Gradients of the template, once; the outer ring only serves them.
+        hxx, hxy, hyy, mean, count = 0.0, 0.0, 0.0, 0.0, 0
+        for r in range(1, side - 1):
+            for c in range(1, side - 1):
+                gx[r, c] = 0.5 * (template[r, c + 1] - template[r, c - 1])
+                gy[r, c] = 0.5 * (template[r + 1, c] - template[r - 1, c])
+                hxx += gx[r, c] * gx[r, c]
+                hxy += gx[r, c] * gy[r, c]
+                hyy += gy[r, c] * gy[r, c]
+                mean += template[r, c]
+                count += 1
+        mean /= count
+        spread = 0.0
+        for r in range(1, side - 1):
+            for c in range(1, side - 1):
+                spread += (template[r, c] - mean) ** 2
+        det = hxx * hyy - hxy * hxy
+        if spread < 1e-6 or det < 1e-6 * (hxx + hyy) ** 2:
+            continue
+        a00, a01, a10, a11 = warp[i, 0, 0], warp[i, 0, 1], warp[i, 1, 0], warp[i, 1, 1]
+        x, y = position[i, 0], position[i, 1]
+        for _ in range(_ITERATIONS):
+            seen_mean = 0.0
+            for r in range(1, side - 1):
+                for c in range(1, side - 1):
+                    u, v = c - radius, r - radius
+                    seen[r, c] = _at(grey, x + a00 * u + a01 * v, y + a10 * u + a11 * v)
+                    seen_mean += seen[r, c]
+            seen_mean /= count
+            seen_spread, product = 1e-12, 0.0
+            for r in range(1, side - 1):
+                for c in range(1, side - 1):
+                    s = seen[r, c] - seen_mean
+                    seen_spread += s * s
+                    product += s * (template[r, c] - mean)
+            correlation[i] = product / np.sqrt(seen_spread * spread)
+            gain = np.sqrt(spread / seen_spread)
+            bx, by = 0.0, 0.0
+            for r in range(1, side - 1):
+                for c in range(1, side - 1):
+                    e = gain * (seen[r, c] - seen_mean) - (template[r, c] - mean)
+                    bx += gx[r, c] * e
+                    by += gy[r, c] * e
+            dx = (hyy * bx - hxy * by) / det
+            dy = (hxx * by - hxy * bx) / det
+            x -= a00 * dx + a01 * dy
+            y -= a10 * dx + a11 * dy
+            if dx * dx + dy * dy < 1e-4 or abs(x - position[i, 0]) > 8 or abs(y - position[i, 1]) > 8:
+                break
+        position[i, 0], position[i, 1] = x, y

@@ -1,0 +1,256 @@
+"""Places each frame of a video: follow landmarks, solve the pose, keep key frames, refine a window, or say why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from endorecon.tracking.adjust import adjust
+from endorecon.tracking.densify import Correction, fit_correction
+from endorecon.tracking.features import FeatureImage, detect, feature_image, follow
+from endorecon.tracking.map import Map, Sight
+from endorecon.tracking.observation import Observation, Refused
+from endorecon.tracking.patches import Patches, align, cut
+from endorecon.tracking.pose import Pose, solve
+from foundation_adapters.estimator import Geometry
+from video_io.camera import Camera
+from video_io.frame import Frame
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """What the tracker asks of a frame; lengths in working pixels of an image 320 wide.
+
+    Attributes:
+        landmarks: how many to follow.
+        spacing_px: least distance between two of them.
+        least_inliers, least_share: a pose that fewer landmarks, or a smaller share of them, agree on is refused.
+        most_residual_px: and so is one whose inliers' median residual is larger.
+        key_share: a key frame is made when a smaller share of the last key frame's landmarks is still followed,
+        key_motion: or when the camera has moved this share of the scene's median distance,
+        key_turn_rad: or turned this far.
+        window: key frames in the sliding refinement.
+        patience: refused frames in a row after which a new segment starts.
+    """
+
+    landmarks: int = 500
+    spacing_px: float = 8.0
+    least_inliers: int = 20
+    least_share: float = 0.35
+    most_residual_px: float = 2.0
+    key_share: float = 0.75
+    key_motion: float = 0.12
+    key_turn_rad: float = 0.15
+    window: int = 7
+    patience: int = 8
+
+
+@dataclass(frozen=True)
+class _Last:
+    """The last placed frame, as the next one needs it."""
+
+    image: FeatureImage
+    landmark: NDArray[np.int64]
+    pixels: NDArray[np.float32]
+    patches: Patches
+    number: int
+
+
+class Tracker:
+    """Tracks one video; the caller feeds it frames in order and owns it.
+
+    Attributes:
+        segments: a `Map` for each stretch of the video whose poses share a world.
+        placed: (segment, number in its map) by source index, in order.
+    """
+
+    def __init__(self, camera: Camera, settings: TrackerSettings = TrackerSettings()) -> None:
+        self.camera = camera
+        self.settings = settings
+        self.segments: list[Map] = []
+        self.placed: dict[int, tuple[int, int]] = {}
+        self._last: _Last | None = None
+        self._refusals = 0
+
+    # -- placing --------------------------------------------------------------------------------------------------
+
+    def place(self, frames: Sequence[Frame], geometry: Geometry) -> Iterator[Observation | Refused]:
+        """Place each frame of a window, in order.
+
+        Args:
+            frames: frames at the working size.
+            geometry: the network's depth (N, H, W), confidence and relative poses of these frames.
+        """
+        z = np.maximum(self.camera.ray_map()[..., 2], 1e-3)
+        for k, frame in enumerate(frames):
+            distance = geometry.depth[k] / z
+            yield self._place(frame, distance, geometry.confidence[k], geometry.previous_from_cam[k])
+
+    def _place(
+        self, frame: Frame, distance: NDArray[np.float32], confidence: NDArray[np.float32], guess: Float
+    ) -> Observation | Refused:
+        image = feature_image(frame)
+        log_net = np.log(np.maximum(distance, 1e-6))
+        if self._last is None:
+            return self._begin(frame, image, log_net, distance, confidence)
+        scene = self.segments[-1]
+        pixels, kept, pose = self._pose(image, guess)
+        reason = self._objection(pose, kept)
+        if reason:
+            self._refusals += 1
+            if self._refusals >= self.settings.patience:
+                self._last, self._refusals = None, 0
+            return Refused(frame.index, frame.time_ns, reason, len(self.segments) - 1)
+        assert pose is not None
+        self._refusals = 0
+        good = np.flatnonzero(kept)[pose.inliers]
+        landmark, pixels, patches = self._last.landmark[good], pixels[good], self._last.patches[good]
+        pose, pixels, found = self._sharpen(image, pose, landmark, pixels, patches)
+        landmark, pixels, patches = landmark[found], pixels[found], patches[found]
+        sight = Sight(landmark, pixels, sample(log_net, pixels))
+        # The scale of this frame's network depth, read off the landmarks that it sees.
+        far = np.linalg.norm(scene.points(landmark) - pose.world_from_cam[:3, 3], axis=1)
+        alpha = float(np.median(np.log(far) - sight.log_net))
+        number = scene.add_frame(pose.world_from_cam, sight, alpha, keyframe=False)
+        self.placed[frame.index] = (len(self.segments) - 1, number)
+        figures = {
+            "landmarks": float(len(landmark)),
+            "inlier_share": float(pose.inliers.mean()),
+            "residual_px": float(np.median(pose.residual_px[pose.inliers])),
+            "depth_scale": float(np.exp(alpha)),
+        }
+        key = self._is_key(scene, number, float(np.median(far)))
+        if key:
+            before = len(pixels)
+            landmark, pixels = self._make_key(scene, number, image, log_net)
+            patches = patches.joined(cut(image.grey, log_net, pixels[before:]))
+            self._refine_window(scene)
+        self._last = _Last(image, landmark, pixels, patches, number)
+        depth = distance * np.exp(scene.alpha[number]) * self.camera.ray_map()[..., 2]
+        return Observation(frame, depth.astype(np.float32), confidence, scene.pose(number), len(self.segments) - 1, key, figures)
+
+    def _begin(
+        self, frame: Frame, image: FeatureImage, log_net: Float, distance: NDArray[np.float32], confidence: NDArray[np.float32]
+    ) -> Observation | Refused:
+        """Start a segment: its world is this frame's camera, its unit the network's."""
+        pixels = detect(image, np.zeros((0, 2), np.float32), self.settings.landmarks, self._spacing)
+        if len(pixels) < self.settings.least_inliers:
+            return Refused(frame.index, frame.time_ns, f"only {len(pixels)} points can be followed here", len(self.segments))
+        scene = Map(self.camera)
+        empty = Sight(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+        scene.add_frame(np.eye(4), empty, 0.0, keyframe=True)
+        scene.add_landmarks(0, pixels, sample(log_net, pixels))
+        self.segments.append(scene)
+        self.placed[frame.index] = (len(self.segments) - 1, 0)
+        self._last = _Last(image, scene.sights[0].landmark, pixels, cut(image.grey, log_net, pixels), 0)
+        depth = distance * self.camera.ray_map()[..., 2]
+        return Observation(frame, depth, confidence, np.eye(4), len(self.segments) - 1, True, {"landmarks": float(len(pixels))})
+
+    @property
+    def _spacing(self) -> float:
+        return self.settings.spacing_px * self.camera.width / 320
+
+    def _pose(self, image: FeatureImage, guess: Float) -> tuple[NDArray[np.float32], NDArray[np.bool_], Pose | None]:
+        """Follow the last frame's landmarks into this one and solve for its pose."""
+        scene, last = self.segments[-1], self._last
+        assert last is not None
+        points = scene.points(last.landmark)
+        here = scene.pose(last.number)
+        guesses = [here]
+        if last.number > 0:
+            guesses.insert(0, here @ np.linalg.inv(scene.pose(last.number - 1)) @ here)
+        if np.isfinite(guess).all():
+            scaled = guess.copy()
+            scaled[:3, 3] *= np.exp(scene.alpha[last.number])
+            guesses.append(here @ scaled)
+        moved, kept = follow(last.image, image, last.pixels, self._predict(points, guesses[0], here, last.pixels))
+        if kept.sum() < self.settings.least_inliers:
+            # The prediction may have been the fault: a camera that stops, a cut.
+            moved, kept = follow(last.image, image, last.pixels)
+        if kept.sum() < 6:
+            return moved, kept, None
+        seen = self.camera.rays(moved[kept])
+        return moved, kept, solve(points[kept], seen, self.camera.focal_px, guesses)
+
+    def _sharpen(
+        self, image: FeatureImage, pose: Pose, landmark: NDArray[np.int64], pixels: NDArray[np.float32], patches: Patches
+    ) -> tuple[Pose, NDArray[np.float32], NDArray[np.bool_]]:
+        """Align each landmark's first patch with this image, and solve for the pose again."""
+        scene = self.segments[-1]
+        moved, found = align(image.grey, patches, self._warp(pose.world_from_cam, landmark, patches), pixels)
+        if found.sum() < self.settings.least_inliers:
+            return pose, pixels, np.ones(len(pixels), bool)
+        seen = self.camera.rays(moved[found])
+        sharp = solve(scene.points(landmark[found]), seen, self.camera.focal_px, [pose.world_from_cam], robust_px=1.0)
+        found[found] &= sharp.inliers
+        return sharp, moved, found
+
+    def _warp(self, pose: Float, landmark: NDArray[np.int64], patches: Patches) -> Float:
+        """How the plane around each landmark maps from its host image to this one: (N, 2, 2), pixels per pixel."""
+        scene, step = self.segments[-1], 3.0
+        host, pixel, log_d = scene.host[landmark], scene.pixel[landmark], scene.log_d[landmark]
+        corners = []
+        for offset in ((-step, 0), (step, 0), (0, -step), (0, step)):
+            local = self.camera.rays(pixel + np.array(offset)) * np.exp(log_d + patches.slope @ np.array(offset))[:, None]
+            world = np.einsum("nij,nj->ni", scene.rotation[host], local) + scene.centre[host]
+            corners.append(self.camera.project((world - pose[:3, 3]) @ pose[:3, :3])[0])
+        left, right, up, down = corners
+        return np.stack([(right - left) / (2 * step), (down - up) / (2 * step)], -1)
+
+    def _predict(self, points: Float, pose: Float, here: Float, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Where the landmarks should be: their last positions, moved as the predicted pose moves their projections."""
+        before, _ = self.camera.project((points - here[:3, 3]) @ here[:3, :3])
+        after, _ = self.camera.project((points - pose[:3, 3]) @ pose[:3, :3])
+        shift = np.clip(after - before, -40, 40)
+        return (pixels + np.where(np.isfinite(shift), shift, 0)).astype(np.float32)
+
+    def _objection(self, pose: Pose | None, kept: NDArray[np.bool_]) -> str:
+        """Why a pose can't be believed; empty if it can."""
+        s = self.settings
+        if pose is None or kept.sum() < s.least_inliers:
+            return f"only {int(kept.sum())} of {len(kept)} landmarks were found again (at least {s.least_inliers} are needed)"
+        inliers = int(pose.inliers.sum())
+        if inliers < s.least_inliers or inliers < s.least_share * kept.sum():
+            return f"only {inliers} of {int(kept.sum())} landmarks agree on a pose"
+        residual = float(np.median(pose.residual_px[pose.inliers]))
+        if residual > s.most_residual_px:
+            return f"landmarks miss the pose by {residual:.1f} px"
+        return ""
+
+    # -- key frames and refinement --------------------------------------------------------------------------------
+
+    def _is_key(self, scene: Map, number: int, distance: float) -> bool:
+        key = scene.keyframes[-1]
+        share = np.isin(scene.sights[number].landmark, scene.sights[key].landmark).sum() / max(len(scene.sights[key].landmark), 1)
+        motion = np.linalg.norm(scene.centre[number] - scene.centre[key]) / distance
+        turn = np.linalg.norm(cv2.Rodrigues(scene.rotation[key].T @ scene.rotation[number])[0])
+        s = self.settings
+        return bool(share < s.key_share or motion > s.key_motion or turn > s.key_turn_rad)
+
+    def _make_key(self, scene: Map, number: int, image: FeatureImage, log_net: Float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        scene.keyframe[number] = True
+        pixels = scene.sights[number].pixels
+        fresh = detect(image, pixels, self.settings.landmarks - len(pixels), self._spacing)
+        scene.add_landmarks(number, fresh, sample(log_net, fresh))
+        sight = scene.sights[number]
+        return sight.landmark, sight.pixels
+
+    def _refine_window(self, scene: Map) -> None:
+        first = scene.keyframes[-self.settings.window :][0]
+        frames = list(range(first, len(scene)))
+        problem, members, numbers = scene.problem(frames, fixed=1 if first == 0 else 2)
+        scene.take(adjust(problem, iterations=4), members, numbers)
+
+
+def sample(image: Float, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Bilinear values of an image (H, W) at pixels (N, 2)."""
+    if not len(pixels):
+        return np.zeros(0, np.float32)
+    at = (pixels - 0.5).astype(np.float32).reshape(-1, 1, 2)
+    return cv2.remap(image.astype(np.float32), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).ravel()
