@@ -53,11 +53,11 @@ def pack_materials(materials: tuple[Material, ...]) -> NDArray[np.float32]:
 
 # Hue, saturation and value ranges (as displayed) of the tissues, wider than life: a colour must not tell a distance.
 PALETTE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
-    "mucosa": ((-0.03, 0.07), (0.25, 0.65), (0.60, 0.98)),
+    "mucosa": ((-0.03, 0.06), (0.30, 0.72), (0.60, 1.00)),
     "fat": ((0.08, 0.15), (0.30, 0.75), (0.70, 1.00)),
     "liver": ((-0.04, 0.04), (0.35, 0.80), (0.18, 0.50)),
     "pale": ((0.02, 0.16), (0.04, 0.30), (0.75, 1.00)),
-    "peritoneum": ((-0.03, 0.09), (0.15, 0.50), (0.50, 0.95)),
+    "peritoneum": ((-0.03, 0.08), (0.18, 0.60), (0.50, 0.95)),
     "livid": ((0.75, 0.97), (0.10, 0.45), (0.40, 0.90)),
     "plaster": ((0.02, 0.10), (0.15, 0.55), (0.75, 1.00)),
     "any": ((-0.06, 0.14), (0.05, 0.75), (0.20, 1.00)),

@@ -20,8 +20,8 @@ class Path(Protocol):
         """A random pose world_from_cam (4, 4). It may be inside tissue; the caller checks what it sees."""
         ...
 
-    def poses(self, rng: np.random.Generator, frames: int, fps: float) -> Float:
-        """A continuous movement, world_from_cam (frames, 4, 4)."""
+    def poses(self, rng: np.random.Generator, frames: int, fps: float, sway: float = 1.0) -> Float:
+        """A continuous movement, world_from_cam (frames, 4, 4). `sway` in [0, 1] is how restless the hand is."""
         ...
 
 
@@ -96,7 +96,7 @@ class TubePath:
         pose[:3, :3] = pose[:3, :3] @ Rotation.from_rotvec(tilt * np.array([np.cos(axis), np.sin(axis), 0])).as_matrix()
         return pose
 
-    def poses(self, rng: np.random.Generator, frames: int, fps: float) -> Float:
+    def poses(self, rng: np.random.Generator, frames: int, fps: float, sway: float = 1.0) -> Float:
         speed = self.clearance_mm * rng.uniform(0.6, 1.0) / self._length
         rate = 1 + 0.5 * wobble(rng, frames, fps, 1, 0.8)[:, 0]
         travelled = np.cumsum(rate) * speed / fps
@@ -105,11 +105,12 @@ class TubePath:
         share = self.start + span * np.abs((travelled / span + 1) % 2 - 1)
         point, frame = self._at(share)
         target = self._at(share + 2.5 * self.clearance_mm / self._length)[0]
-        sway, gaze = wobble(rng, frames, fps, 2, 0.9), wobble(rng, frames, fps, 2, 0.7)
+        shift, gaze = wobble(rng, frames, fps, 2, 0.9), wobble(rng, frames, fps, 2, 0.7)
         roll = 0.35 * wobble(rng, frames, fps, 1, 2.0)[:, 0] + rng.uniform(-np.pi, np.pi)
-        sway = 0.3 * self.clearance_mm * np.clip(sway, -2, 2)
-        position = point + np.einsum("nij,nj->ni", frame[:, :, :2], sway)
-        target = target + np.einsum("nij,nj->ni", frame[:, :, :2], 0.45 * self.clearance_mm * np.clip(gaze, -2.5, 2.5))
+        shift = 0.3 * sway * self.clearance_mm * np.clip(shift, -2, 2)
+        gaze = 0.45 * sway * self.clearance_mm * np.clip(gaze, -2.5, 2.5)
+        position = point + np.einsum("nij,nj->ni", frame[:, :, :2], shift)
+        target = target + np.einsum("nij,nj->ni", frame[:, :, :2], gaze)
         return np.stack([look(p, t, f[:, 1], r) for p, t, f, r in zip(position, target, frame, roll, strict=True)])
 
 
@@ -140,10 +141,11 @@ class OrbitPath:
         away = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
         return target + distance * away, target
 
-    def poses(self, rng: np.random.Generator, frames: int, fps: float) -> Float:
-        w = np.clip(wobble(rng, frames, fps, 6, 2.0), -2, 2)
+    def poses(self, rng: np.random.Generator, frames: int, fps: float, sway: float = 1.0) -> Float:
+        w = sway * np.clip(wobble(rng, frames, fps, 6, 2.0), -2, 2)
         low, high = np.log(self.distance_mm)
-        distance = np.exp((low + high) / 2 + 0.18 * (high - low) * w[:, 0])
+        # A calm hand stays back.
+        distance = np.exp((low + high) / 2 + (0.18 * w[:, 0] + 0.3 * (1 - sway)) * (high - low))
         e0, e1 = self.elevation_rad
         elevation = (e0 + e1) / 2 + 0.22 * (e1 - e0) * w[:, 1]
         azimuth = rng.uniform(0, 2 * np.pi) + 0.3 * w[:, 2] + rng.choice([-1, 1]) * 0.05 * np.arange(frames) / fps

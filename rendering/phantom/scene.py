@@ -54,10 +54,13 @@ class Anatomy:
             nearest_mm=nearest_mm,
         )
 
-    def dressed(self, rng: np.random.Generator) -> tuple[Material, ...]:
-        """A random material for each part. Parts of the same kinds share one, as organs of a kind do."""
+    def dressed(self, rng: np.random.Generator, usual: bool = False) -> tuple[Material, ...]:
+        """A random material for each part, of its first kind if `usual`, otherwise of any of its kinds.
+
+        Parts of the same kinds share one, as organs of a kind do.
+        """
         drawn: dict[tuple[str, ...], Material] = {}
         for kinds in self.kinds:
             if kinds not in drawn:
-                drawn[kinds] = tissue(rng, str(rng.choice(kinds)), self.scale_mm)
+                drawn[kinds] = tissue(rng, kinds[0] if usual else str(rng.choice(kinds)), self.scale_mm)
         return tuple(drawn[kinds] for kinds in self.kinds)

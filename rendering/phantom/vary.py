@@ -66,7 +66,7 @@ def random_response(rng: np.random.Generator) -> Response:
     """A random video processor."""
     quantile = rng.uniform(0.3, 0.8)
     return Response(
-        level=rng.uniform(0.28, 0.6) + 0.2 * (quantile - 0.5),
+        level=rng.uniform(0.32, 0.66) + 0.2 * (quantile - 0.5),
         quantile=quantile,
         gamma=rng.uniform(1.7, 2.5),
         shoulder=rng.uniform(0, 1),

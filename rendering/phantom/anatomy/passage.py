@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 
 from rendering.phantom.paths import TubePath
 from rendering.phantom.scene import Anatomy
@@ -67,5 +68,8 @@ def build(rng: np.random.Generator) -> Anatomy:
         np.concatenate(rows), flat, radius * rng.uniform(0.1, 0.6), radius * rng.uniform(0, 0.16), rng.uniform(0.5, 2.5) / radius,
         ("mucosa", "mucosa", "any", "livid", "pale"), rng,
     )  # fmt: skip
-    path = TubePath(points * flat, frames, radius * 0.4 * min(flat.min(), 1.0), 0.05, 0.7)
+    fine, knots = np.linspace(0, 17, 240), np.arange(18)
+    way = CubicSpline(knots, points * flat)(fine)
+    turned = CubicSpline(knots, frames)(fine)
+    path = TubePath(way, turned, radius * 0.4 * min(flat.min(), 1.0), 0.05, 0.7)
     return Anatomy.of("passage", [wall], path, radius, 0.8)

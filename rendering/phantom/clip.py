@@ -1,0 +1,276 @@
+"""`simulate`: a phantom clip with its exact truth, written frame by frame.
+
+    clip/
+        rgb/0000.jpg      image, JPEG quality 95
+        video.mp4         the same images, H.264 without B-frames
+        depth/0000.png    16 bit, z in mm = value / depth_scale, 0 = none (no surface, or outside the field of view)
+        normals/0000.png  8 bit, camera frame, value = 255 (n + 1) / 2; the geometry's, without the shading's fine relief
+        albedo/0000.png   8 bit, as displayed with gamma 2.2
+        poses.txt         TUM: time_s tx ty tz qx qy qz qw, camera to world, mm
+        intrinsics.json   Camera.to_dict() and depth_scale (stored steps a mm)
+        mesh.ply          the anatomy, mm, world
+        phantom.json      what it was made from: scene, seed, frames, fps, field of view
+        terms.txt         terms of use
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rendering.light import SpotLight
+from rendering.phantom import anatomy as anatomies
+from rendering.phantom.render import Look, Renderer
+from rendering.phantom.scene import Anatomy
+from rendering.phantom.vary import field_mask
+from rendering.shade import Response
+from video_io.camera import Camera
+from video_io.errors import InputError
+from video_io.trajectory import Trajectory
+
+Float = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+
+DEPTH_SCALES = (400, 200, 100, 50, 25)
+TERMS = """Rendered by endorecon (`endorecon simulate`) from a procedural anatomy. It shows no patient and no scanned object.
+Public domain (CC0 1.0): use it for anything.
+"""
+_ATTEMPTS = 12
+
+
+@dataclass(frozen=True)
+class ClipFrame:
+    """A simulated frame with its truth.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        depth: (H, W) float32, z in mm; 0 where there is none (no surface, or outside the field of view).
+        normals: (H, W, 3) float32, camera frame.
+        albedo: (H, W, 3) float32, linear.
+        world_from_cam: (4, 4) float64, mm.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: Float32
+    normals: Float32
+    albedo: Float32
+    world_from_cam: Float
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip that is ready to be rendered: all that follows from the scene's name and the seed.
+
+    Attributes:
+        renderer: of the anatomy.
+        camera: of the images.
+        poses: world_from_cam (N, 4, 4).
+        look, response: how it is dressed, lit and recorded.
+        mask: (H, W) bool, True inside the field of view.
+        seed: of the sensor's noise.
+        farthest_mm: about the largest depth in the clip.
+    """
+
+    renderer: Renderer
+    camera: Camera
+    poses: Float
+    look: Look
+    response: Response
+    mask: NDArray[np.bool_]
+    seed: int
+    farthest_mm: float
+
+    def frames(self) -> Iterator[ClipFrame]:
+        """Render frame after frame; the same again on every call."""
+        rng = np.random.default_rng((self.seed, 2))
+        cosine = np.nan_to_num(self.camera.ray_map()[..., 2])
+        exposure = None
+        for pose in self.poses:
+            view = self.renderer.render(self.camera, pose, self.look)
+            exposure = self.response.exposure(view.linear_rgb * self.mask[..., None], exposure)
+            rgb = self.response.develop(view.linear_rgb, exposure, rng)
+            rgb[~self.mask] = 0
+            depth = np.where(self.mask, np.maximum(view.distance * cosine, 0), 0).astype(np.float32)
+            yield ClipFrame(rgb, depth, view.normals, view.albedo, pose)
+
+
+def prepare(
+    scene: str, seed: int, frames: int, camera: Camera | None = None, fps: float = 30.0, field_of_view: str = "none"
+) -> Clip:
+    """Build an anatomy, dress it as its kind usually looks, and find a camera path that stays in the air.
+
+    Without a camera it is a pinhole of 320 x 256 pixels and 95 degrees (abdomen and tissue: 65 degrees) across.
+
+    Raises:
+        InputError: an unknown scene or field of view, or numbers that make no clip.
+    """
+    if scene not in anatomies.names():
+        raise InputError(f"scene '{scene}' is not known; give one of {', '.join(anatomies.names())}")
+    if frames < 1 or fps <= 0:
+        raise InputError(f"a clip needs at least 1 frame and a positive rate, found {frames} frames at {fps:g} a second")
+    if camera is None:
+        camera = Camera.from_fov(320, 256, np.radians(65 if scene in ("abdomen", "tissue") else 95))
+    if camera.width % 2 or camera.height % 2:
+        raise InputError(f"a video's width and height must be even, found {camera.width} x {camera.height}; change the camera")
+    try:
+        mask = field_mask(field_of_view, camera)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    rng = np.random.default_rng((seed, 1))
+    while True:
+        renderer = Renderer(anatomies.build(scene, rng))
+        poses, farthest = _clear_path(renderer, camera, rng, frames, fps)
+        if len(poses):
+            break
+    look = _usual_look(rng, renderer.anatomy)
+    return Clip(renderer, camera, poses, look, Response(read_noise=0.005, shot_noise=0.008), mask, seed, farthest)
+
+
+def simulate(
+    scene: str, seed: int, frames: int, camera: Camera | None, fps: float, out: Path,
+    field_of_view: str = "none", extras: bool = True, progress: Callable[[int], None] | None = None,
+) -> Path:  # fmt: skip
+    """Write a clip in the layout above. Memory does not grow with `frames`; about 7 frames a second on one core.
+
+    Args:
+        scene: name of an anatomy: abdomen, colon, passage, plaster, tissue.
+        seed: everything random follows from it.
+        camera: pinhole or any other model; None for the usual one.
+        out: a folder that is empty or does not exist.
+        field_of_view: none, circle, octagon or rounded: the part of the image that the optics fill.
+        extras: also write normals and albedo.
+        progress: called with the number of finished frames.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: see `prepare`; or the folder can't be used.
+    """
+    clip = prepare(scene, seed, frames, camera, fps, field_of_view)
+    out = _empty_folder(out)
+    scale = next((s for s in DEPTH_SCALES if clip.farthest_mm * s < 65535), DEPTH_SCALES[-1])
+    _write_facts(out, clip, scale, {"scene": scene, "seed": seed, "frames": frames, "fps": fps, "field_of_view": field_of_view}, fps)
+    folders = ("rgb", "depth", "normals", "albedo") if extras else ("rgb", "depth")
+    for name in folders:
+        (out / name).mkdir()
+    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    with Video(out / "video.mp4", clip.camera.width, clip.camera.height, fps) as video:
+        for i, frame in enumerate(clip.frames()):
+            _write(out / f"rgb/{i:04d}.jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+            stored = np.round(frame.depth * scale)
+            _write(out / f"depth/{i:04d}.png", np.where(stored < 65536, stored, 0).astype(np.uint16), fast)
+            if extras:
+                normals = np.round((frame.normals + 1) * 127.5).astype(np.uint8)
+                albedo = np.round(np.clip(frame.albedo, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
+                _write(out / f"normals/{i:04d}.png", normals[..., ::-1], fast)
+                _write(out / f"albedo/{i:04d}.png", albedo[..., ::-1], fast)
+            video.write(frame.rgb)
+            if progress is not None:
+                progress(i + 1)
+    return out
+
+
+class Video:
+    """Writes frames as H.264 without B-frames (so that frames come out in the order of their times)."""
+
+    def __init__(self, path: Path, width: int, height: int, fps: float, crf: int = 18) -> None:
+        import av
+
+        self._frame = av.VideoFrame
+        self._container = av.open(str(path), "w")
+        self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        # One thread, so that the same frames give the same file.
+        self._stream.options = {"crf": str(crf), "preset": "fast", "bf": "0", "threads": "1"}
+
+    def __enter__(self) -> Video:
+        return self
+
+    def write(self, rgb: NDArray[np.uint8]) -> None:
+        """Add a frame (H, W, 3) uint8."""
+        self._container.mux(self._stream.encode(self._frame.from_ndarray(rgb, format="rgb24")))
+
+    def __exit__(self, *_: object) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+def _clear_path(
+    renderer: Renderer, camera: Camera, rng: np.random.Generator, frames: int, fps: float
+) -> tuple[Float, float]:
+    """A path of which every pose sees surfaces from the air and from not too near, and the farthest distance on it.
+
+    Calmer and calmer movements are tried. Where none is clear to its end, the longest clear piece is gone to and fro.
+    """
+    small = camera.scaled(max(camera.width // 8, 8), max(camera.height // 8, 8))
+    best, farthest = np.empty((0, 4, 4)), 0.0
+    for attempt in range(_ATTEMPTS):
+        poses = renderer.anatomy.path.poses(rng, frames, fps, 0.85**attempt)
+        clear, reach, run = np.zeros(len(poses), bool), np.zeros(len(poses)), 0
+        for i, pose in enumerate(poses):
+            distance, inside_out = renderer.distances(small, pose)
+            reach[i] = distance.max()
+            # The view is sampled coarsely, hence the margin on the nearest distance.
+            clear[i] = inside_out < 0.004 and distance.min() > 1.2 * renderer.anatomy.nearest_mm
+            run = run + 1 if clear[i] else 0
+            if run > len(best):
+                best, farthest = poses[i + 1 - run : i + 1], float(reach[i + 1 - run : i + 1].max())
+            if not clear[i] and i < 0.8 * frames and i + 1 < len(poses):
+                # It can't be clear to the end; only a long piece would be of use.
+                if i > frames // 3:
+                    break
+        if len(best) == frames:
+            break
+    if len(best) < min(frames, max(2, int(fps))):
+        return np.empty((0, 4, 4)), 0.0
+    there_and_back = np.concatenate([best, best[-2:0:-1]]) if len(best) > 2 else best
+    return there_and_back[np.arange(frames) % len(there_and_back)], 1.2 * farthest
+
+
+def _usual_look(rng: np.random.Generator, anatomy: Anatomy) -> Look:
+    """Dressed as the kind usually looks, with vessels, lit from both sides of the lens."""
+    materials = tuple(
+        replace(m, vessel_share=max(m.vessel_share, 0.45), vessel_width=min(m.vessel_width, 0.05), pool_level=3.0)
+        if kinds[0] not in ("metal", "plastic", "plaster") else m
+        for m, kinds in zip(anatomy.dressed(rng, usual=True), anatomy.kinds, strict=True)
+    )  # fmt: skip
+    side = min(2.0, 0.15 * anatomy.scale_mm)
+    lights = tuple(SpotLight((x, 0.0, 0.0), exponent=1.0, cutoff_rad=float(np.radians(110))) for x in (-side, side))
+    return Look(materials, lights, int(rng.integers(1 << 24)), bounce=1.2)
+
+
+def _empty_folder(out: Path) -> Path:
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"'{out}' is there already; give a folder that is empty or does not exist")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"'{out}' can't be made ({error.strerror}); give a folder that can be written to") from error
+    return out
+
+
+def _write_facts(out: Path, clip: Clip, depth_scale: int, made_from: dict[str, object], fps: float) -> None:
+    import trimesh
+
+    times = np.round(np.arange(len(clip.poses)) * 1e9 / fps).astype(np.int64)
+    Trajectory(times, clip.poses).write_tum(out / "poses.txt")
+    (out / "intrinsics.json").write_text(json.dumps({**clip.camera.to_dict(), "depth_scale": depth_scale}, indent=1) + "\n")
+    (out / "phantom.json").write_text(json.dumps(made_from, indent=1) + "\n")
+    (out / "terms.txt").write_text(TERMS)
+    anatomy = clip.renderer.anatomy
+    mesh = trimesh.Trimesh(anatomy.vertices, anatomy.faces, process=False)
+    (out / "mesh.ply").write_bytes(mesh.export(file_type="ply", vertex_normal=False))
+
+
+def _write(path: Path, image: NDArray[np.generic], options: list[int]) -> None:
+    if not cv2.imwrite(str(path), image, options):
+        raise InputError(f"'{path}' can't be written; is the disk full?")
