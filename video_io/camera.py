@@ -110,7 +110,7 @@ class Camera:
         """From `to_dict`'s form: model, width, height, and each parameter by name.
 
         Raises:
-            ValueError: a missing or foreign entry.
+            ValueError: an unknown model or a missing entry.
         """
         model = values.get("model")
         if model not in PARAMETERS:
@@ -200,7 +200,7 @@ class Camera:
                 seen = z > 1e-9
             uv = xy * np.array(self.params[:2]) + self.centre_px
         inside = np.all((uv >= 0) & (uv <= [self.width, self.height]), axis=-1)
-        return uv, seen & inside
+        return uv, seen & inside & ((radius > 0) | (z > 0))
 
     # -- changing -------------------------------------------------------------------------------------------------
 
@@ -281,8 +281,10 @@ def _solve_radius(angle: Float, a0: float, a2: float, a3: float, a4: float) -> F
         g = s * (a0 + r * r * (a2 + r * (a3 + r * a4))) - c * r
         slope = s * r * (2 * a2 + r * (3 * a3 + 4 * a4 * r)) - c
         r = np.clip(r - g / np.where(np.abs(slope) < 1e-6, -1e-6, slope), 0, 4 * abs(a0))
-    g = s * (a0 + r * r * (a2 + r * (a3 + r * a4))) - c * r
-    return np.where(np.abs(g) < 1e-6 * abs(a0), r, np.nan)
+    z = a0 + r * r * (a2 + r * (a3 + r * a4))
+    # The second condition refuses the opposite direction, which satisfies the equation as well.
+    solved = (np.abs(s * z - c * r) < 1e-6 * abs(a0)) & (s * r + c * z > 0)
+    return np.where(solved, r, np.nan)
 
 
 def _distort_brown(xy: Float, d: tuple[float, ...]) -> tuple[Float, NDArray[np.bool_]]:

@@ -48,11 +48,11 @@ def read_camera(path: str | Path) -> Camera:
         if start.startswith("{"):
             return _from_json(json.loads(text))
         if start.startswith(("%YAML", "<?xml", "<opencv_storage", "---")) or path.suffix.lower() in (".yml", ".yaml"):
-            return _from_opencv(path, text)
+            return _from_opencv(text)
         if any(model in text for model in _COLMAP_MODELS):
             return _from_colmap(text)
     except (ValueError, TypeError, cv2.error) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = "it can't be parsed" if isinstance(error, cv2.error) else str(error).strip().splitlines()[0]
         raise InputError(f"camera file '{path}' can't be used: {reason}; expected {KNOWN}") from error
     raise InputError(f"camera file '{path}' is of no known kind (it begins '{start[:30].strip()}'); give {KNOWN}")
 
@@ -75,8 +75,12 @@ def _from_json(values: Any) -> Camera:
     return Camera.from_dict({**values, "model": model.lower(), "width": _size(width), "height": _size(height)})
 
 
-def _from_opencv(path: Path, text: str) -> Camera:
-    storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
+def _from_opencv(text: str) -> Camera:
+    if not text.lstrip().startswith(("%YAML", "<")):
+        text = "%YAML:1.0\n---\n" + text  # ROS leaves out the head that OpenCV's reader wants
+    storage = cv2.FileStorage()
+    if not storage.open(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY):
+        raise ValueError("it is no OpenCV storage")
     try:
         matrix, distortion = _matrix(storage, _MATRIX_NAMES), _matrix(storage, _DISTORTION_NAMES)
         width, height = _whole(storage, _WIDTH_NAMES), _whole(storage, _HEIGHT_NAMES)
@@ -112,11 +116,10 @@ def _matrix(storage: cv2.FileStorage, names: tuple[str, ...]) -> np.ndarray | No
         if node.empty():
             continue
         if node.isMap():
-            value = node.mat()
-            data = node.getNode("data")  # plain YAML of ROS: rows, cols, data without OpenCV's type tag
-            if value is None and not data.empty():
+            data = node.getNode("data")
+            if node.getNode("dt").empty() and not data.empty():  # ROS: rows, cols, data, no element type
                 return np.array([data.at(i).real() for i in range(data.size())])
-            return value
+            return node.mat()
         if node.isSeq():
             return np.array([node.at(i).real() for i in range(node.size())])
     return None

@@ -73,41 +73,57 @@ class VideoFile:
     def frames(self) -> Iterator[Frame]:
         """The frames in order of presentation; see `Source.frames`.
 
-        A packet from which no whole frame came is listed in `skipped` with the position that it would have had.
+        A packet from which no whole frame came is listed in `skipped` with the position that it would have had. So
+        are the frames built on it, up to the next key frame or for two seconds: the decoder hides the damage in them.
         """
-        self.skipped = skipped = []
-        given = index = 0
+        self.skipped = []
+        given = 0
         with _opened(self.path) as (container, stream):
-            base = stream.time_base
-            waiting: list[int] = []  # time stamps of packets whose frame has not come out yet
-            for frame in _decoded(container, stream, waiting):
-                pts = frame.pts
-                while pts is not None and waiting and waiting[0] < pts:
-                    skipped.append((index, f"damaged at {_seconds(heapq.heappop(waiting), self._start, base):.3f} s"))
-                    index += 1
-                if waiting and waiting[0] == pts:
-                    heapq.heappop(waiting)
-                position, index = index, index + 1
-                if frame.is_corrupt:
-                    skipped.append((position, f"damaged at {_seconds(pts, self._start, base):.3f} s"))
-                    continue
+            for position, frame in self._trusted(container, stream, self.skipped):
                 if position % self._every:
                     continue
                 rgb = _upright(frame)
                 if rgb.shape[:2] != (self.height, self.width):
                     size = f"{rgb.shape[1]} x {rgb.shape[0]}"
-                    skipped.append((position, f"size {size}, the video began with {self.width} x {self.height}"))
+                    self.skipped.append((position, f"{size}, the video began with {self.width} x {self.height}"))
                     continue
-                yield Frame.of(rgb, position, self._time_ns(pts, position, base))
+                yield Frame.of(rgb, position, self._time_ns(frame.pts, position, stream.time_base))
                 given += 1
                 if given == self._max_frames:
                     return
-            while waiting:
-                skipped.append((index, f"damaged at {_seconds(heapq.heappop(waiting), self._start, base):.3f} s"))
+
+    def _trusted(
+        self, container: Any, stream: Any, skipped: list[tuple[int, str]]
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Undamaged frames and their positions; the others go to `skipped`."""
+        index = distrusted_until = 0
+        end_s = longest_gap_s = 0.0
+        memory = round(2 * self._rate)
+        decoding = _Decoding(container, stream)
+        for frame in decoding.frames():
+            for lost_pts in decoding.lost_before(frame.pts):
+                skipped.append((index, f"damaged at {self._seconds(lost_pts, stream):.3f} s"))
                 index += 1
-            announced = stream.frames
-        if announced > index:
-            skipped.append((index, f"the file ends early: {index} frames of {announced}"))
+                distrusted_until = index + memory
+            position, index = index, index + 1
+            time_s = self._seconds(frame.pts, stream)
+            end_s, longest_gap_s = time_s, max(longest_gap_s, time_s - end_s)
+            if frame.is_corrupt:
+                skipped.append((position, f"damaged at {time_s:.3f} s"))
+                distrusted_until = index + memory
+                continue
+            if frame.key_frame:
+                distrusted_until = 0
+            if position < distrusted_until:
+                skipped.append((position, f"built on a damaged frame, at {time_s:.3f} s"))
+            else:
+                yield position, frame
+        for lost_pts in decoding.lost_before(None):
+            skipped.append((index, f"damaged at {self._seconds(lost_pts, stream):.3f} s"))
+            index += 1
+        announced_s = _length_s(container, stream)
+        if announced_s is not None and announced_s - end_s > max(0.02 * announced_s, 3 * longest_gap_s, 3 / self._rate):
+            skipped.append((index, f"the file ends early: {end_s:.2f} s of {announced_s:.2f} s"))
 
     def sample(self, count: int) -> list[Frame]:
         """See `Source.sample`. Seeks where key frames allow, otherwise decodes forward once."""
@@ -121,7 +137,7 @@ class VideoFile:
         with _opened(self.path) as (container, stream):
             base = stream.time_base
             per_frame = 1 / (self._rate * float(base))
-            decoder = _decoded(container, stream, [])
+            decoder = _Decoding(container, stream).frames()
             seekable, last = True, -per_frame
             for target in targets * per_frame:
                 if seekable and target - last > 30 * per_frame:
@@ -139,10 +155,13 @@ class VideoFile:
     def _seek(self, container: Any, stream: Any, target: float, last: float) -> tuple[bool, Iterator[av.VideoFrame]]:
         """Jump to the key frame before `target`; False where that lies behind, so that jumping is of no use."""
         container.seek(int(self._start + target), backward=True, stream=stream)
-        decoder = _decoded(container, stream, [])
+        decoder = _Decoding(container, stream).frames()
         keys = [e.timestamp for e in stream.index_entries if e.is_keyframe and e.timestamp <= self._start + target]
         useful = not keys or keys[-1] > self._start + last
         return useful, decoder
+
+    def _seconds(self, pts: int | None, stream: Any) -> float:
+        return float(((pts or 0) - self._start) * stream.time_base)
 
     def _time_ns(self, pts: int | None, position: int, base: Any) -> int:
         if pts is None:
@@ -170,24 +189,46 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, streams[0]
 
 
-def _decoded(container: Any, stream: Any, waiting: list[int]) -> Iterator[av.VideoFrame]:
-    """Every frame that decodes; damaged packets are passed over. Packets' time stamps are added to `waiting`."""
-    import av
+class _Decoding:
+    """Decodes a stream past its damaged packets and knows which packets gave no frame."""
 
-    demuxer = container.demux(stream)
-    while True:
-        try:
-            packet = next(demuxer, None)
-        except av.FFmpegError:
-            packet = None  # the container itself breaks off here
-        if packet is None:
-            return
-        if packet.pts is not None and packet.size and not packet.is_discard:
-            heapq.heappush(waiting, packet.pts)
-        try:
-            yield from packet.decode()
-        except av.FFmpegError:
-            continue
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._container, self._stream = container, stream
+        self._waiting: list[int] = []  # heap of time stamps of packets whose frame has not come out yet
+        self._errors = 0
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """Every frame that decodes, in order of presentation."""
+        import av
+
+        demuxer = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(demuxer, None)
+            except av.FFmpegError:
+                packet = None  # the container itself breaks off here
+            if packet is None:
+                return
+            if packet.pts is not None and packet.size and not packet.is_discard:
+                heapq.heappush(self._waiting, packet.pts)
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                self._errors += 1
+
+    def lost_before(self, pts: int | None) -> list[int]:
+        """Time stamps of packets that failed, earlier than the frame at `pts` (None: to the end).
+
+        A packet may rightly give no frame (the second field of a picture, a hidden reference), so no more are
+        reported than failed to decode.
+        """
+        lost = []
+        while self._waiting and (pts is None or self._waiting[0] <= pts):
+            stamp = heapq.heappop(self._waiting)
+            if stamp != pts and self._errors:
+                self._errors -= 1
+                lost.append(stamp)
+        return lost
 
 
 def _walk(decoder: Iterator[av.VideoFrame], pts: float) -> av.VideoFrame | None:
@@ -203,7 +244,7 @@ def _walk(decoder: Iterator[av.VideoFrame], pts: float) -> av.VideoFrame | None:
 
 
 def _first_frame(path: Path, container: Any, stream: Any) -> av.VideoFrame:
-    for frame in _decoded(container, stream, []):
+    for frame in _Decoding(container, stream).frames():
         return frame
     raise InputError(
         f"not one frame of '{path}' can be decoded ({stream.codec_context.name}); expected an intact video; "
@@ -228,8 +269,13 @@ def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
-def _seconds(pts: int | None, start: int, base: Any) -> float:
-    return float(((pts or 0) - start) * base)
+def _length_s(container: Any, stream: Any) -> float | None:
+    """Length of the video as its header tells it, seconds."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    if container.duration and len(container.streams) == 1:
+        return container.duration / 1e6
+    return None
 
 
 def _plain(error: Exception) -> str:
