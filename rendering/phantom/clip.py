@@ -214,19 +214,17 @@ def _clear_path(
     best, farthest = np.empty((0, 4, 4)), 0.0
     for attempt in range(_ATTEMPTS):
         poses = renderer.anatomy.path.poses(rng, frames, fps, 0.85**attempt)
-        clear, reach, run = np.zeros(len(poses), bool), np.zeros(len(poses)), 0
+        run, reach = 0, 0.0
         for i, pose in enumerate(poses):
             distance, inside_out = renderer.distances(small, pose)
-            reach[i] = distance.max()
             # The view is sampled coarsely, hence the margin on the nearest distance.
-            clear[i] = inside_out < 0.004 and distance.min() > 1.2 * renderer.anatomy.nearest_mm
-            run = run + 1 if clear[i] else 0
+            clear = inside_out < 0.004 and distance.min() > 1.2 * renderer.anatomy.nearest_mm
+            run = run + 1 if clear else 0
+            reach = max(reach, float(distance.max())) if clear else 0.0
             if run > len(best):
-                best, farthest = poses[i + 1 - run : i + 1], float(reach[i + 1 - run : i + 1].max())
-            if not clear[i] and i < 0.8 * frames and i + 1 < len(poses):
-                # It can't be clear to the end; only a long piece would be of use.
-                if i > frames // 3:
-                    break
+                best, farthest = poses[i + 1 - run : i + 1], reach
+            if run + len(poses) - 1 - i <= len(best):
+                break
         if len(best) == frames:
             break
     if len(best) < min(frames, max(2, int(fps))):
@@ -238,7 +236,7 @@ def _clear_path(
 def _usual_look(rng: np.random.Generator, anatomy: Anatomy) -> Look:
     """Dressed as the kind usually looks, with vessels, lit from both sides of the lens."""
     materials = tuple(
-        replace(m, vessel_share=max(m.vessel_share, 0.45), vessel_width=min(m.vessel_width, 0.05), pool_level=3.0)
+        replace(m, vessel_share=max(m.vessel_share, 0.5), vessel_width=min(m.vessel_width, 0.05), pool_level=3.0, film=max(m.film, 0.7))
         if kinds[0] not in ("metal", "plastic", "plaster") else m
         for m, kinds in zip(anatomy.dressed(rng, usual=True), anatomy.kinds, strict=True)
     )  # fmt: skip
