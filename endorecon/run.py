@@ -71,6 +71,11 @@ class FrameRow:
         return FrameRow(frame.index, frame.time_ns, "tracked", "", seen.segment, seen.is_keyframe, dict(seen.figures))
 
     @staticmethod
+    def of(placed: Observation | Refused) -> FrameRow:
+        """The line of a frame, whatever became of it."""
+        return FrameRow.refused(placed) if hasattr(placed, "reason") else FrameRow.tracked(placed)
+
+    @staticmethod
     def refused(refused: Refused) -> FrameRow:
         """The line of a frame that has none."""
         return FrameRow(
@@ -131,7 +136,7 @@ class RunWriter:
     # -- writing --------------------------------------------------------------------------------------------------
 
     def camera(self, working: Camera, source: Camera, view: View, estimated: bool, note: str = "") -> None:
-        """Write camera.json: the cameras of the working image and of the source's whole image, and what lies between."""
+        """Write camera.json: the cameras of the working and of the source's whole image, and what lies between."""
         cut = {
             "source_width": view.source_width,
             "source_height": view.source_height,

@@ -1,0 +1,66 @@
+"""What a view is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from endorecon.run import Run
+from endorecon.tracking.observation import Observation, Refused
+from rendering.mesh import Mesh
+from video_io.camera import Camera
+from video_io.trajectory import Trajectory
+
+
+class View(Protocol):
+    """Watches a reconstruction. Calls come in this order; `refined` and `mesh` may come often or not at all."""
+
+    def started(self, name: str, camera: Camera) -> None:
+        """The input's name, and the camera of the working image."""
+
+    def observed(self, seen: Observation) -> None:
+        """A frame has its depth and its place."""
+
+    def refused(self, refused: Refused) -> None:
+        """A frame has no place."""
+
+    def refined(self, trajectory: Trajectory) -> None:
+        """Better poses of frames that were observed; matched by their times."""
+
+    def mesh(self, mesh: Mesh) -> None:
+        """The surface as it is known now."""
+
+    def finished(self, run: Run) -> None:
+        """The run folder is written."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Several views as one; none at all is a view that shows nothing."""
+
+    views: Sequence[View] = ()
+
+    def started(self, name: str, camera: Camera) -> None:
+        for view in self.views:
+            view.started(name, camera)
+
+    def observed(self, seen: Observation) -> None:
+        for view in self.views:
+            view.observed(seen)
+
+    def refused(self, refused: Refused) -> None:
+        for view in self.views:
+            view.refused(refused)
+
+    def refined(self, trajectory: Trajectory) -> None:
+        for view in self.views:
+            view.refined(trajectory)
+
+    def mesh(self, mesh: Mesh) -> None:
+        for view in self.views:
+            view.mesh(mesh)
+
+    def finished(self, run: Run) -> None:
+        for view in self.views:
+            view.finished(run)

@@ -1,0 +1,317 @@
+"""A recording for the Rerun viewer, and the viewer itself; the only file that imports rerun.
+
+The viewer listens on 127.0.0.1 only and its telemetry is off: a recording shows a patient.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rerun as rr
+import rerun.blueprint as rrb
+from numpy.typing import NDArray
+
+from endorecon.run import Run
+from endorecon.tracking.observation import Observation, Refused
+from rendering.mesh import Mesh
+from video_io.camera import Camera
+from video_io.errors import InputError
+from video_io.trajectory import Trajectory
+
+APPLICATION = "endorecon"
+MAX_PLOTS = 4
+_SEGMENT_COLORS = ((79, 195, 247), (255, 183, 77), (174, 213, 129), (240, 98, 146), (186, 104, 200), (255, 241, 118))
+_KEYFRAME_COLOR = (224, 224, 224, 110)
+_POINT_STRIDE = 6
+_PATH_WIDTH, _FRUSTUM_WIDTH, _POINT_SIZE = -2.0, -0.75, -1.5  # negative: in screen points, whatever the scene's unit
+
+
+class RerunView:
+    """Writes `recording.rrd`, and shows it as it grows where `live` is asked for.
+
+    About 3 ms a frame at 320 x 256. Images are JPEG, depth is half precision at half size: about 80 kB a frame.
+
+    Args:
+        path: the recording.
+        live: whether to open the viewer now.
+        say: takes a sentence for the person, such as the address of the viewer on a machine without a screen.
+    """
+
+    def __init__(self, path: Path, live: bool = False, say: Callable[[str], None] = print) -> None:
+        self._path = path
+        self._live = live
+        self._say = say
+        self._rec: rr.RecordingStream | None = None
+        self._camera: Camera | None = None
+        self._placed: dict[int, tuple[int, int, bool]] = {}  # time_ns -> frame index, segment, key frame
+        self._last: tuple[int, NDArray[np.float64]] | None = None  # segment and centre
+        self._reach = 1.0  # typical depth, the measure of drawn sizes
+        self._far = 0.0
+        self._mesh: Mesh | None = None
+
+    def started(self, name: str, camera: Camera) -> None:
+        rec = rr.RecordingStream(APPLICATION, recording_id=f"{name}-{time.time_ns()}")
+        sinks: list[rr.FileSink | rr.GrpcSink] = [rr.FileSink(str(self._path))]
+        if self._live and (address := start_live_viewer(self._say)):
+            sinks.append(rr.GrpcSink(address))
+        rec.set_sinks(*sinks)
+        rec.send_recording_name(name)
+        rec.log("world", rr.ViewCoordinates.RDF, static=True)
+        self._rec, self._camera = rec, camera
+
+    def observed(self, seen: Observation) -> None:
+        rec, frame = self._rec, seen.frame
+        if rec is None:
+            return
+        valid = seen.confidence > 0
+        depth = np.where(valid, seen.depth, 0)[::2, ::2].astype(np.float16)
+        if not self._placed:
+            self._begin(seen)
+        self._at(frame.index, frame.time_ns)
+        rec.log("world/camera", _transform(seen.world_from_cam))
+        rec.log("world/camera/image", rr.EncodedImage(contents=_jpeg(frame.rgb[..., ::-1]), media_type="image/jpeg"))
+        if (shown := depth[depth > 0]).size:
+            self._far = max(self._far, float(np.percentile(shown[::7], 98)))
+        rec.log("depth", rr.DepthImage(depth, colormap="turbo", depth_range=(0.0, max(self._far, 1e-6))))
+        painted = cv2.applyColorMap((seen.confidence[::2, ::2] * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+        rec.log("confidence", rr.EncodedImage(contents=_jpeg(painted), media_type="image/jpeg"))
+        rec.log("world/points", _points(seen))
+        self._extend_path(seen)
+        for name, value in seen.figures.items():
+            rec.log(f"figures/{name}", rr.Scalars(value))
+        self._placed[frame.time_ns] = (frame.index, seen.segment, seen.is_keyframe)
+
+    def refused(self, refused: Refused) -> None:
+        if self._rec is None:
+            return
+        self._at(refused.index, refused.time_ns)
+        self._rec.log("refused", rr.TextLog(f"frame {refused.index}: {refused.reason}", level=rr.TextLogLevel.WARN))
+        self._last = None
+
+    def refined(self, trajectory: Trajectory) -> None:
+        """Replace the poses, the path and the key frames; frames that were never observed are left out."""
+        rec = self._rec
+        known = [(i, *self._placed[t]) for i, t in enumerate(trajectory.times_ns.tolist()) if t in self._placed]
+        if rec is None or not known:
+            return
+        rows = [row for row, *_ in known]
+        poses = trajectory.world_from_cam[rows]
+        rec.send_columns(
+            "world/camera",
+            indexes=[
+                rr.TimeColumn("frame", sequence=[index for _, index, _, _ in known]),
+                rr.TimeColumn("video_time", duration=trajectory.times_ns[rows] / 1e9),
+            ],
+            columns=rr.Transform3D.columns(translation=poses[:, :3, 3], mat3x3=poses[:, :3, :3]),
+        )
+        segments = np.array([segment for _, _, segment, _ in known])
+        strips = [poses[segments == s, :3, 3] for s in np.unique(segments)]
+        colors = [_segment_color(int(s)) for s in np.unique(segments)]
+        rec.log("world/path", rr.LineStrips3D(strips, colors=colors, radii=_PATH_WIDTH), static=True)
+        frusta = [strip for pose, (*_, key) in zip(poses, known, strict=True) if key for strip in self._frustum(pose)]
+        rec.log("world/keyframes", rr.LineStrips3D(frusta, colors=_KEYFRAME_COLOR, radii=_FRUSTUM_WIDTH), static=True)
+
+    def mesh(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        if self._live and self._rec is not None:
+            self._rec.log("world/mesh", _mesh(mesh))
+
+    def finished(self, run: Run) -> None:
+        if self._rec is None:
+            return
+        if self._mesh is not None and len(self._mesh.faces):
+            self._rec.log("world/mesh", _mesh(self._mesh), static=True)
+        self._rec.flush()
+        self._rec.disconnect()
+        self._rec = None
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, seen: Observation) -> None:
+        """What needs the first frame: sizes to draw in, the camera's frustum, the layout."""
+        assert self._rec is not None and self._camera is not None
+        valid = seen.depth[seen.confidence > 0]
+        self._reach = float(np.median(valid)) if valid.size else 1.0
+        camera = self._camera
+        # The viewer draws pinholes only; another lens keeps its focal length at the centre.
+        pinhole = rr.Pinhole(
+            focal_length=camera.params[:2] if camera.model in ("pinhole", "brown", "fisheye") else camera.focal_px,
+            principal_point=camera.centre_px,
+            width=camera.width,
+            height=camera.height,
+            image_plane_distance=0.3 * self._reach,
+        )
+        self._rec.log("world/camera/image", pinhole, static=True)
+        self._rec.send_blueprint(_layout(list(seen.figures)), make_active=True, make_default=True)
+
+    def _at(self, index: int, time_ns: int) -> None:
+        assert self._rec is not None
+        self._rec.set_time("frame", sequence=index)
+        self._rec.set_time("video_time", duration=time_ns / 1e9)
+
+    def _extend_path(self, seen: Observation) -> None:
+        assert self._rec is not None
+        centre = seen.world_from_cam[:3, 3]
+        if self._last is not None and self._last[0] == seen.segment:
+            step = rr.LineStrips3D([[self._last[1], centre]], colors=_segment_color(seen.segment), radii=_PATH_WIDTH)
+            self._rec.log("world/path", step)
+        if seen.is_keyframe:
+            frustum = rr.LineStrips3D(
+                self._frustum(seen.world_from_cam), colors=_KEYFRAME_COLOR, radii=_FRUSTUM_WIDTH
+            )
+            self._rec.log("world/keyframes", frustum)
+        self._last = (seen.segment, centre)
+
+    def _frustum(self, world_from_cam: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """The edges of a small viewing pyramid, as three line strips."""
+        camera = self._camera
+        assert camera is not None
+        half = np.array([camera.width, camera.height]) / 2 / camera.focal_px
+        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * np.minimum(half, 1.0)
+        local = 0.12 * self._reach * np.array([[0, 0, 0], *[[x, y, 1] for x, y in corners]])
+        c, p0, p1, p2, p3 = local @ world_from_cam[:3, :3].T + world_from_cam[:3, 3]
+        return [np.array([c, p0, p1, c, p2, p3, c]), np.array([p1, p2]), np.array([p3, p0])]
+
+
+def _layout(figures: Sequence[str]) -> rrb.Blueprint:
+    """Scene on the left, pictures on the right, figures below: everything at once."""
+    begin, now = rrb.TimeRangeBoundary.infinite(), rrb.TimeRangeBoundary.cursor_relative()
+    so_far = rrb.VisibleTimeRanges(
+        [rrb.VisibleTimeRange(timeline, start=begin, end=now) for timeline in ("frame", "video_time")]
+    )
+    scene = rrb.Spatial3DView(
+        origin="world",
+        name="Scene",
+        background=[24, 26, 31],
+        line_grid=False,
+        overrides={"world/path": so_far, "world/keyframes": so_far},
+    )
+    pictures = rrb.Vertical(
+        rrb.Spatial2DView(origin="world/camera/image", contents="world/camera/image", name="Image"),
+        rrb.Spatial2DView(origin="depth", name="Depth"),
+        rrb.Spatial2DView(origin="confidence", name="Confidence"),
+    )
+    no_legend = rrb.PlotLegend(visible=False)
+    plots = [
+        rrb.TimeSeriesView(origin=f"figures/{name}", name=name.replace("_", " "), plot_legend=no_legend)
+        for name in list(figures)[:MAX_PLOTS]
+    ]
+    plots.append(rrb.TextLogView(origin="refused", name="Refused frames"))
+    return rrb.Blueprint(
+        rrb.Vertical(
+            rrb.Horizontal(scene, pictures, column_shares=[3, 1]), rrb.Horizontal(*plots), row_shares=[4, 1]
+        ),
+        rrb.BlueprintPanel(state="collapsed"),
+        rrb.SelectionPanel(state="collapsed"),
+        rrb.TimePanel(state="collapsed", timeline="frame"),
+    )
+
+
+def _transform(world_from_cam: NDArray[np.float64]) -> rr.Transform3D:
+    return rr.Transform3D(translation=world_from_cam[:3, 3], mat3x3=world_from_cam[:3, :3])
+
+
+def _jpeg(bgr: NDArray[np.uint8]) -> bytes:
+    return cv2.imencode(".jpg", np.ascontiguousarray(bgr), [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+
+
+def _points(seen: Observation) -> rr.Points3D:
+    """Some of the frame's surface points, in the world, in their colours."""
+    assert seen.frame.camera is not None
+    part = np.s_[_POINT_STRIDE // 2 :: _POINT_STRIDE, _POINT_STRIDE // 2 :: _POINT_STRIDE]
+    rays = seen.frame.camera.ray_map()[part]
+    depth = seen.depth[part]
+    keep = (seen.confidence[part] > 0) & (rays[..., 2] > 0.05)
+    local = rays[keep] * (depth[keep] / rays[keep][:, 2])[:, None]
+    world = local @ seen.world_from_cam[:3, :3].T + seen.world_from_cam[:3, 3]
+    return rr.Points3D(world.astype(np.float32), colors=seen.frame.rgb[part][keep], radii=_POINT_SIZE)
+
+
+def _mesh(mesh: Mesh) -> rr.Mesh3D:
+    return rr.Mesh3D(
+        vertex_positions=mesh.vertices,
+        triangle_indices=mesh.faces.astype(np.uint32),
+        vertex_normals=mesh.vertex_normals.astype(np.float32),
+        vertex_colors=mesh.colors,
+    )
+
+
+def _segment_color(segment: int) -> tuple[int, int, int]:
+    return _SEGMENT_COLORS[segment % len(_SEGMENT_COLORS)]
+
+
+# -- the viewer ---------------------------------------------------------------------------------------------------
+
+
+def open_recording(path: Path, say: Callable[[str], None] = print) -> int:
+    """Show a recording and wait until the viewer is closed; returns its exit code.
+
+    On a machine without a screen the viewer is served as a page, to this machine only.
+    """
+    command = [*_viewer(), str(path), "--port", str(_free_port())]
+    if not _has_screen():
+        port = _free_port()
+        command += ["--serve-web", "--web-viewer-port", str(port)]
+        say(f"no screen found; open http://127.0.0.1:{port} in a browser on this machine (Ctrl-C ends it)")
+    return subprocess.run(command, env=_private_environment(), check=False).returncode
+
+
+def start_live_viewer(say: Callable[[str], None] = print) -> str:
+    """Start a viewer that waits for data; returns the address to send to, empty if it does not start."""
+    port = _free_port()
+    command = [*_viewer(), "--port", str(port), "--expect-data-soon"]
+    if not _has_screen():
+        page = _free_port()
+        command += ["--serve-web", "--web-viewer-port", str(page)]
+        source = f"rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{port}%2Fproxy"
+        say(f"no screen found; watch at http://127.0.0.1:{page}/?url={source} in a browser on this machine")
+    # Its own session: Ctrl-C stops the reconstruction and leaves the viewer open.
+    silent = subprocess.DEVNULL
+    process = subprocess.Popen(
+        command, env=_private_environment(), start_new_session=True, stdout=silent, stderr=silent
+    )
+    for _ in range(150):
+        if process.poll() is not None:
+            break
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return f"rerun+http://127.0.0.1:{port}/proxy"
+        time.sleep(0.1)
+    say("the viewer did not start; the recording is written all the same")
+    return ""
+
+
+def _viewer() -> list[str]:
+    return [sys.executable, "-m", "rerun", "--bind", "127.0.0.1", "--memory-limit", "50%"]
+
+
+def _has_screen() -> bool:
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _private_environment() -> dict[str, str]:
+    """An environment in which the viewer's telemetry is off, without touching the person's own settings on Linux."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / APPLICATION / "viewer"
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(home), "TELEMETRY_ENABLED": "false"}
+    if not (home / "rerun" / "analytics.json").is_file():
+        command = [sys.executable, "-m", "rerun", "analytics", "disable"]
+        off = subprocess.run(command, env=environment, capture_output=True, check=False)
+        if off.returncode != 0:
+            shutil.rmtree(home, ignore_errors=True)
+            raise InputError(f"the viewer's telemetry can't be turned off (is '{home}' writable?), so it is not opened")
+    return environment
