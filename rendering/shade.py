@@ -1,6 +1,7 @@
 """Surface x light x camera response -> image.
 
-`shade` computes linear radiance at ray hits; `Response` turns it into the uint8 image that a video processor shows.
+`direct` and `gathered` give the light at a point; `Response` turns the radiance of a view into the uint8 image that a
+video processor shows.
 """
 
 from __future__ import annotations
@@ -13,72 +14,59 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from rendering.brdf import ggx, lambert
+from rendering.brdf import ggx
 from rendering.light import arriving
-from rendering.phantom.texture import F0, FILM, ROUGHNESS, albedo_at, bumped
 
 
 @njit(cache=True, fastmath=True)
-def shade(
-    hits: NDArray, normals: NDArray, material_ids: NDArray, eye: NDArray, materials: NDArray, seed: int, lights: NDArray,
-    shadow: NDArray, virtual: NDArray, near2: float, ambient: NDArray, pixel_rad: float, out: NDArray, out_albedo: NDArray,
-) -> None:  # fmt: skip
-    """Linear radiance towards the eye at ray hits.
+def direct(
+    lights: NDArray, share: NDArray, x: float, y: float, z: float, nx: float, ny: float, nz: float,
+    vx: float, vy: float, vz: float, roughness: float, f0: float, film: float,
+) -> tuple[float, float, float, float, float, float]:  # fmt: skip
+    """What the lights do at a point: irradiance rgb, and the radiance rgb that a film reflects to the eye.
 
-    Args:
-        hits, normals: (N, 3) float32, world; the normals point to the eye's side.
-        material_ids: (N,) rows of `materials` (see pack_materials); negative where the ray met nothing.
-        lights: (L, 11) from pack_lights. `shadow` (L, N): share of each light that arrives; (0, 0) for no shadows.
-        virtual: (V, 9) position, normal, flux rgb of lit patches that stand for the first bounce.
-        near2: squared distance, mm^2, below which a virtual light grows no stronger.
-        ambient: (3,) irradiance that arrives from everywhere.
-        pixel_rad: angle of a pixel, for the width of details.
-        out, out_albedo: (N, 3) float32, written.
+    `lights` (L, 11) is from pack_lights, `share` (L,) or empty is how much of each arrives; n is the surface's normal,
+    v the direction to the eye; `film` is the film's strength, `roughness` and `f0` its GGX parameters.
     """
-    for i in range(hits.shape[0]):
-        if material_ids[i] < 0:
+    er, eg, eb, sr, sg, sb = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    cos_view = max(nx * vx + ny * vy + nz * vz, 1e-3)
+    for j in range(lights.shape[0]):
+        lx, ly, lz, factor = arriving(lights[j], x, y, z)
+        e = factor * (nx * lx + ny * ly + nz * lz)
+        if e <= 0.0:
             continue
-        m = materials[material_ids[i]]
-        x, y, z = hits[i, 0], hits[i, 1], hits[i, 2]
-        vx, vy, vz = eye[0] - x, eye[1] - y, eye[2] - z
-        d = math.sqrt(vx * vx + vy * vy + vz * vz)
-        vx, vy, vz = vx / d, vy / d, vz / d
-        gx, gy, gz = normals[i, 0], normals[i, 1], normals[i, 2]
-        facing = max(gx * vx + gy * vy + gz * vz, 0.15)
-        footprint = d * pixel_rad / math.sqrt(facing)
-        r, g, b, pool = albedo_at(m, x, y, z, footprint, seed)
-        out_albedo[i, 0], out_albedo[i, 1], out_albedo[i, 2] = r, g, b
-        nx, ny, nz = bumped(m, x, y, z, gx, gy, gz, footprint, seed, pool)
-        cos_view = max(nx * vx + ny * vy + nz * vz, 1e-3)
-        roughness = m[ROUGHNESS] * (1.0 - 0.5 * pool)
-        er, eg, eb = ambient[0], ambient[1], ambient[2]
-        sr, sg, sb = 0.0, 0.0, 0.0
-        for j in range(lights.shape[0]):
-            lx, ly, lz, factor = arriving(lights[j], x, y, z)
-            cos_light = nx * lx + ny * ly + nz * lz
-            if cos_light <= 0.0 or factor <= 0.0:
-                continue
-            if shadow.shape[0] > 0:
-                factor *= shadow[j, i]
-            e = factor * cos_light
-            er, eg, eb = er + e * lights[j, 8], eg + e * lights[j, 9], eb + e * lights[j, 10]
-            if m[FILM] > 0.0:
-                hx, hy, hz = lx + vx, ly + vy, lz + vz
-                h = 1.0 / max(math.sqrt(hx * hx + hy * hy + hz * hz), 1e-6)
-                cos_half = min(max((nx * hx + ny * hy + nz * hz) * h, 0.0), 1.0)
-                cos_view_half = min(max((vx * hx + vy * hy + vz * hz) * h, 0.0), 1.0)
-                s = e * m[FILM] * ggx(roughness, m[F0], cos_light, cos_view, cos_half, cos_view_half)
-                sr, sg, sb = sr + s * lights[j, 8], sg + s * lights[j, 9], sb + s * lights[j, 10]
-        for j in range(virtual.shape[0]):
-            px, py, pz = virtual[j, 0] - x, virtual[j, 1] - y, virtual[j, 2] - z
-            d2 = px * px + py * py + pz * pz
-            cos_here = nx * px + ny * py + nz * pz
-            cos_there = -(virtual[j, 3] * px + virtual[j, 4] * py + virtual[j, 5] * pz)
-            e = max(cos_here, 0.0) * max(cos_there, 0.0) / ((d2 + 1e-6) * (d2 + near2))
-            er, eg, eb = er + e * virtual[j, 6], eg + e * virtual[j, 7], eb + e * virtual[j, 8]
-        out[i, 0] = r * lambert() * er + sr
-        out[i, 1] = g * lambert() * eg + sg
-        out[i, 2] = b * lambert() * eb + sb
+        if share.size > 0:
+            e *= share[j]
+        er, eg, eb = er + e * lights[j, 8], eg + e * lights[j, 9], eb + e * lights[j, 10]
+        if film > 0.0:
+            hx, hy, hz = lx + vx, ly + vy, lz + vz
+            h = 1.0 / max(math.sqrt(hx * hx + hy * hy + hz * hz), 1e-6)
+            cos_half = min(max((nx * hx + ny * hy + nz * hz) * h, 0.0), 1.0)
+            cos_view_half = min(max((vx * hx + vy * hy + vz * hz) * h, 0.0), 1.0)
+            s = e * film * ggx(roughness, f0, nx * lx + ny * ly + nz * lz, cos_view, cos_half, cos_view_half)
+            sr, sg, sb = sr + s * lights[j, 8], sg + s * lights[j, 9], sb + s * lights[j, 10]
+    return er, eg, eb, sr, sg, sb
+
+
+@njit(cache=True, fastmath=True)
+def gathered(
+    virtual: NDArray, near2: float, x: float, y: float, z: float, nx: float, ny: float, nz: float
+) -> tuple[float, float, float]:
+    """Irradiance rgb at a point from lit patches, (9, V) float32: position, normal, flux rgb.
+
+    Below the squared distance `near2`, mm^2, a patch grows no stronger, so that none shows as a spot. All scalars are
+    float32: in one precision the loop becomes vector instructions.
+    """
+    zero = np.float32(0)
+    r, g, b = zero, zero, zero
+    for j in range(virtual.shape[1]):
+        px, py, pz = virtual[0, j] - x, virtual[1, j] - y, virtual[2, j] - z
+        d2 = px * px + py * py + pz * pz
+        here = max(nx * px + ny * py + nz * pz, zero)
+        there = max(-(virtual[3, j] * px + virtual[4, j] * py + virtual[5, j] * pz), zero)
+        e = here * there / ((d2 + np.float32(1e-6)) * (d2 + near2))
+        r, g, b = r + e * virtual[6, j], g + e * virtual[7, j], b + e * virtual[8, j]
+    return r, g, b
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Make the demo clip that ships with the package: a colon, 320 x 256, and its camera.
 
-    python tools/make_demo_clip.py            # writes endorecon/demo/colon.mp4 and colon.json
+python tools/make_demo_clip.py            # writes endorecon/demo/colon.mp4 and colon.json
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """`simulate`: a phantom clip with its exact truth, written frame by frame.
 
-    clip/
-        rgb/0000.jpg      image, JPEG quality 95
-        video.mp4         the same images, H.264 without B-frames
-        depth/0000.png    16 bit, z in mm = value / depth_scale, 0 = none (no surface, or outside the field of view)
-        normals/0000.png  8 bit, camera frame, value = 255 (n + 1) / 2; the geometry's, without the shading's fine relief
-        albedo/0000.png   8 bit, as displayed with gamma 2.2
-        poses.txt         TUM: time_s tx ty tz qx qy qz qw, camera to world, mm
-        intrinsics.json   Camera.to_dict() and depth_scale (stored steps a mm)
-        mesh.ply          the anatomy, mm, world
-        phantom.json      what it was made from: scene, seed, frames, fps, field of view
-        terms.txt         terms of use
+clip/
+    rgb/0000.jpg      image, JPEG quality 95
+    video.mp4         the same images, H.264 without B-frames
+    depth/0000.png    16 bit, z in mm = value / depth_scale, 0 = none (no surface, or outside the field of view)
+    normals/0000.png  8 bit, camera frame, value = 255 (n + 1) / 2; the geometry's, without the shading's fine relief
+    albedo/0000.png   8 bit, as displayed with gamma 2.2
+    poses.txt         TUM: time_s tx ty tz qx qy qz qw, camera to world, mm
+    intrinsics.json   Camera.to_dict() and depth_scale (stored steps a mm)
+    mesh.ply          the anatomy, mm, world
+    phantom.json      what it was made from: scene, seed, frames, fps, field of view
+    terms.txt         terms of use
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from rendering.light import SpotLight
 from rendering.phantom import anatomy as anatomies
+from rendering.phantom.material import Material
 from rendering.phantom.render import Look, Renderer
 from rendering.phantom.scene import Anatomy
 from rendering.phantom.vary import field_mask
@@ -39,8 +40,8 @@ Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
 DEPTH_SCALES = (400, 200, 100, 50, 25)
-TERMS = """Rendered by endorecon (`endorecon simulate`) from a procedural anatomy. It shows no patient and no scanned object.
-Public domain (CC0 1.0): use it for anything.
+TERMS = """Rendered by endorecon (`endorecon simulate`) from a procedural anatomy. It shows no patient and no
+scanned object. Public domain (CC0 1.0): use it for anything.
 """
 _ATTEMPTS = 12
 
@@ -114,11 +115,15 @@ def prepare(
     if scene not in anatomies.names():
         raise InputError(f"scene '{scene}' is not known; give one of {', '.join(anatomies.names())}")
     if frames < 1 or fps <= 0:
-        raise InputError(f"a clip needs at least 1 frame and a positive rate, found {frames} frames at {fps:g} a second")
+        raise InputError(
+            f"a clip needs at least 1 frame and a positive rate, found {frames} frames at {fps:g} a second"
+        )
     if camera is None:
         camera = Camera.from_fov(320, 256, np.radians(65 if scene in ("abdomen", "tissue") else 95))
     if camera.width % 2 or camera.height % 2:
-        raise InputError(f"a video's width and height must be even, found {camera.width} x {camera.height}; change the camera")
+        raise InputError(
+            f"a video's width and height must be even, found {camera.width} x {camera.height}; change the camera"
+        )
     try:
         mask = field_mask(field_of_view, camera)
     except ValueError as error:
@@ -157,7 +162,13 @@ def simulate(
     clip = prepare(scene, seed, frames, camera, fps, field_of_view)
     out = _empty_folder(out)
     scale = next((s for s in DEPTH_SCALES if clip.farthest_mm * s < 65535), DEPTH_SCALES[-1])
-    _write_facts(out, clip, scale, {"scene": scene, "seed": seed, "frames": frames, "fps": fps, "field_of_view": field_of_view}, fps)
+    _write_facts(
+        out,
+        clip,
+        scale,
+        {"scene": scene, "seed": seed, "frames": frames, "fps": fps, "field_of_view": field_of_view},
+        fps,
+    )
     folders = ("rgb", "depth", "normals", "albedo") if extras else ("rgb", "depth")
     for name in folders:
         (out / name).mkdir()
@@ -235,11 +246,14 @@ def _clear_path(
 
 def _usual_look(rng: np.random.Generator, anatomy: Anatomy) -> Look:
     """Dressed as the kind usually looks, with vessels, lit from both sides of the lens."""
-    materials = tuple(
-        replace(m, vessel_share=max(m.vessel_share, 0.5), vessel_width=min(m.vessel_width, 0.05), pool_level=3.0, film=max(m.film, 0.7))
-        if kinds[0] not in ("metal", "plastic", "plaster") else m
-        for m, kinds in zip(anatomy.dressed(rng, usual=True), anatomy.kinds, strict=True)
-    )  # fmt: skip
+
+    def alive(m: Material) -> Material:
+        share, width = max(m.vessel_share, 0.5), min(m.vessel_width, 0.05)
+        return replace(m, vessel_share=share, vessel_width=width, pool_level=3.0, film=max(m.film, 0.7))
+
+    dead = ("metal", "plastic", "plaster")
+    dressed = zip(anatomy.dressed(rng, usual=True), anatomy.kinds, strict=True)
+    materials = tuple(m if kinds[0] in dead else alive(m) for m, kinds in dressed)
     side = min(2.0, 0.15 * anatomy.scale_mm)
     lights = tuple(SpotLight((x, 0.0, 0.0), exponent=1.0, cutoff_rad=float(np.radians(110))) for x in (-side, side))
     return Look(materials, lights, int(rng.integers(1 << 24)), bounce=1.2)
@@ -261,7 +275,9 @@ def _write_facts(out: Path, clip: Clip, depth_scale: int, made_from: dict[str, o
 
     times = np.round(np.arange(len(clip.poses)) * 1e9 / fps).astype(np.int64)
     Trajectory(times, clip.poses).write_tum(out / "poses.txt")
-    (out / "intrinsics.json").write_text(json.dumps({**clip.camera.to_dict(), "depth_scale": depth_scale}, indent=1) + "\n")
+    (out / "intrinsics.json").write_text(
+        json.dumps({**clip.camera.to_dict(), "depth_scale": depth_scale}, indent=1) + "\n"
+    )
     (out / "phantom.json").write_text(json.dumps(made_from, indent=1) + "\n")
     (out / "terms.txt").write_text(TERMS)
     anatomy = clip.renderer.anatomy

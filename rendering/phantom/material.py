@@ -85,8 +85,8 @@ def tissue(rng: np.random.Generator, kind: str, scale_mm: float) -> Material:
         metal = kind == "metal"
         return Material(
             base=tuple(base * (0.5 if metal else 1.0)), mottle=tuple(base * 0.4), vessel_share=0.0, speckle_share=0.02,
-            mottle_share=rng.uniform(0, 0.4), mottle_frequency=8 / scale_mm, fine_slope=rng.uniform(0, 0.04), bump_slope=0.0,
-            roughness=rng.uniform(0.2, 0.5), f0=rng.uniform(0.2, 0.6) if metal else 0.04, film=1.0,
+            mottle_share=rng.uniform(0, 0.4), mottle_frequency=8 / scale_mm, fine_slope=rng.uniform(0, 0.04),
+            bump_slope=0.0, roughness=rng.uniform(0.2, 0.5), f0=rng.uniform(0.2, 0.6) if metal else 0.04, film=1.0,
         )  # fmt: skip
     plaster = kind == "plaster"
     other = base * rng.uniform(0.55, 1.1) * rng.uniform(0.8, 1.15, 3)

@@ -29,7 +29,11 @@ def noise_gradient(x: float, y: float, z: float, seed: int) -> tuple[float, floa
     fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
     i, j, k = int(fx), int(fy), int(fz)
     x, y, z = x - fx, y - fy, z - fz
-    u, v, w = x * x * x * (x * (x * 6 - 15) + 10), y * y * y * (y * (y * 6 - 15) + 10), z * z * z * (z * (z * 6 - 15) + 10)
+    u, v, w = (
+        x * x * x * (x * (x * 6 - 15) + 10),
+        y * y * y * (y * (y * 6 - 15) + 10),
+        z * z * z * (z * (z * 6 - 15) + 10),
+    )
     du, dv, dw = 30 * x * x * (x * (x - 2) + 1), 30 * y * y * (y * (y - 2) + 1), 30 * z * z * (z * (z - 2) + 1)
     a, b = _lattice(i, j, k, seed), _lattice(i + 1, j, k, seed)
     c, d = _lattice(i, j + 1, k, seed), _lattice(i + 1, j + 1, k, seed)

@@ -133,8 +133,9 @@ class OrbitPath:
     def viewpoint(self, rng: np.random.Generator) -> Float:
         target = self.target + rng.normal(0, self.spread_mm, 3) * [1, 1, 0.2]
         distance = float(np.exp(rng.uniform(*np.log(self.distance_mm))))
-        return look(*self._seat(target, distance, rng.uniform(*self.elevation_rad), rng.uniform(0, 2 * np.pi)),
-                    np.array([0, 0, 1.0]), rng.uniform(-np.pi, np.pi) if rng.random() < 0.4 else rng.normal(0, 0.3))  # fmt: skip
+        seat = self._seat(target, distance, rng.uniform(*self.elevation_rad), rng.uniform(0, 2 * np.pi))
+        roll = rng.uniform(-np.pi, np.pi) if rng.random() < 0.4 else rng.normal(0, 0.3)
+        return look(*seat, np.array([0, 0, 1.0]), roll)
 
     @staticmethod
     def _seat(target: Float, distance: float, elevation: float, azimuth: float) -> tuple[Float, Float]:

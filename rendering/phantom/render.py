@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from rendering.light import SpotLight, arriving, pack_lights
+from rendering.light import SpotLight, pack_lights
+from rendering.phantom.kernel import mean_irradiance, shade, surface_points
 from rendering.phantom.material import Material, pack_materials
 from rendering.phantom.scene import Anatomy
-from rendering.shade import shade
 from video_io.camera import Camera
 
 Float = NDArray[np.float64]
@@ -61,51 +60,6 @@ class Rendered:
     inside_out: float
 
 
-@njit(cache=True, fastmath=True)
-def _interpolate(
-    primitive: NDArray, u: NDArray, v: NDArray, distance: NDArray, origin: NDArray, rays: NDArray, faces: NDArray,
-    vertex_normals: NDArray, face_part: NDArray, points: NDArray, normals: NDArray, parts: NDArray,
-) -> int:  # fmt: skip
-    """Points, smooth normals (turned to the ray's side) and parts of hits; returns how many were seen from behind."""
-    behind = 0
-    for i in range(primitive.size):
-        f = primitive[i]
-        if f < 0:
-            parts[i] = -1
-            continue
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        w = 1.0 - u[i] - v[i]
-        nx = w * vertex_normals[a, 0] + u[i] * vertex_normals[b, 0] + v[i] * vertex_normals[c, 0]
-        ny = w * vertex_normals[a, 1] + u[i] * vertex_normals[b, 1] + v[i] * vertex_normals[c, 1]
-        nz = w * vertex_normals[a, 2] + u[i] * vertex_normals[b, 2] + v[i] * vertex_normals[c, 2]
-        along = nx * rays[i, 0] + ny * rays[i, 1] + nz * rays[i, 2]
-        if along > 0.0:
-            # A smooth normal may face away at a grazing angle; from the back of a face it always does.
-            if along > 0.3:
-                behind += 1
-            nx, ny, nz = nx - 1.02 * along * rays[i, 0], ny - 1.02 * along * rays[i, 1], nz - 1.02 * along * rays[i, 2]
-        length = max(np.sqrt(nx * nx + ny * ny + nz * nz), 1e-9)
-        normals[i, 0], normals[i, 1], normals[i, 2] = nx / length, ny / length, nz / length
-        for k in range(3):
-            points[i, k] = origin[k] + distance[i] * rays[i, k]
-        parts[i] = face_part[f]
-    return behind
-
-
-@njit(cache=True)
-def _mean_irradiance(points: NDArray, normals: NDArray, parts: NDArray, lights: NDArray, stride: int) -> float:
-    total, count = 0.0, 0
-    for i in range(0, points.shape[0], stride):
-        if parts[i] < 0:
-            continue
-        for j in range(lights.shape[0]):
-            lx, ly, lz, factor = arriving(lights[j], points[i, 0], points[i, 1], points[i, 2])
-            cosine = lx * normals[i, 0] + ly * normals[i, 1] + lz * normals[i, 2]
-            total += factor * max(cosine, 0.0) * lights[j, 9]
-        count += 1
-    return total / max(count, 1)
-
-
 class Renderer:
     """Casts rays into one anatomy. Building it takes the time; views are then cheap."""
 
@@ -128,8 +82,19 @@ class Renderer:
         points, normals = np.zeros((n, 3), np.float32), np.zeros((n, 3), np.float32)
         parts = np.empty(n, np.int32)
         a = self.anatomy
-        behind = _interpolate(
-            primitive, hit["u"], hit["v"], distance, origin, rays, a.faces, a.normals, a.face_part, points, normals, parts
+        behind = surface_points(
+            primitive,
+            hit["u"],
+            hit["v"],
+            distance,
+            origin,
+            rays,
+            a.faces,
+            a.normals,
+            a.face_part,
+            points,
+            normals,
+            parts,
         )
         return distance, points, normals, parts, behind
 
@@ -152,9 +117,9 @@ class Renderer:
         near = float(np.median(distance[distance > 0])) if np.any(distance > 0) else 1.0
         ambient = np.zeros(3, np.float32)
         if look.ambient > 0:
-            ambient[:] = look.ambient * _mean_irradiance(points, normals, parts, lights, 37) * np.array([1.0, 0.85, 0.8])
-        virtual = self._bounce(lights, materials, look) if look.bounce > 0 else np.zeros((0, 9), np.float32)
-        shadow = self._shadows(lights, points, normals, parts) if look.shadows else np.zeros((0, 0), np.float32)
+            ambient[:] = look.ambient * mean_irradiance(points, normals, parts, lights, 37) * np.array([1.0, 0.85, 0.8])
+        virtual = self._bounce(lights, materials, look) if look.bounce > 0 else np.zeros((9, 0), np.float32)
+        shadow = self._shadows(lights, points, normals, parts) if look.shadows else np.zeros((len(rays), 0), np.float32)
         linear, albedo = np.zeros((len(rays), 3), np.float32), np.zeros((len(rays), 3), np.float32)
         shade(
             points, normals, parts, eye, materials, look.seed, lights, shadow, virtual, (0.35 * near) ** 2, ambient,
@@ -166,7 +131,7 @@ class Renderer:
         )
 
     def _bounce(self, lights: Float32, materials: Float32, look: Look) -> Float32:
-        """Lit patches (V, 9) that stand for the light of the first bounce (Keller, SIGGRAPH 1997)."""
+        """Lit patches (9, V) that stand for the light of the first bounce (Keller, SIGGRAPH 1997)."""
         light = lights[0]
         rays = _hemisphere(light[3:6].astype(np.float64), _BOUNCE_RAYS)
         _, points, normals, parts, _ = self._cast(light[:3].astype(np.float64), rays)
@@ -178,11 +143,12 @@ class Renderer:
         flux = inside[:, None] * intensity * (2 * np.pi / _BOUNCE_RAYS)
         albedo = 0.5 * (materials[parts, 0:3] + materials[parts, 3:6])
         reflected = look.bounce * flux * albedo / np.pi
-        return np.column_stack([points, normals, reflected])[met].astype(np.float32)
+        return np.ascontiguousarray(np.column_stack([points, normals, reflected])[met].T, np.float32)
 
     def _shadows(self, lights: Float32, points: Float32, normals: Float32, parts: NDArray[np.int32]) -> Float32:
-        share = np.ones((len(lights), len(points)), np.float32)
-        for row, light in zip(share, lights, strict=True):
+        """Share (N, L) of each light that arrives at the points: 0 or 1."""
+        share = np.ones((len(points), len(lights)), np.float32)
+        for row, light in zip(share.T, lights, strict=True):
             start = points + normals * np.float32(1e-3 * self.anatomy.scale_mm)
             way = light[:3] - start
             far = np.linalg.norm(way, axis=1)

@@ -37,7 +37,9 @@ def grid_faces(rows: int, columns: int, wrap: bool) -> NDArray[np.int32]:
     r, c = np.meshgrid(np.arange(rows - 1), np.arange(columns if wrap else columns - 1), indexing="ij")
     nxt = (c + 1) % columns
     a, b, d, e = r * columns + c, r * columns + nxt, (r + 1) * columns + c, (r + 1) * columns + nxt
-    return np.concatenate([np.stack([a, b, d], -1).reshape(-1, 3), np.stack([b, e, d], -1).reshape(-1, 3)]).astype(np.int32)
+    return np.concatenate([np.stack([a, b, d], -1).reshape(-1, 3), np.stack([b, e, d], -1).reshape(-1, 3)]).astype(
+        np.int32
+    )
 
 
 def vertex_normals(vertices: Float, faces: NDArray[np.int32]) -> Float:
@@ -49,9 +51,7 @@ def vertex_normals(vertices: Float, faces: NDArray[np.int32]) -> Float:
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
-def random_curve(
-    rng: np.random.Generator, length: float, steps: int, bend: float, reach: float
-) -> tuple[Float, Float]:
+def random_curve(rng: np.random.Generator, length: float, steps: int, bend: float, reach: float) -> tuple[Float, Float]:
     """A smooth random curve: points (steps, 3) and frames (steps, 3, 3) whose columns are two normals and the tangent.
 
     `bend` is the largest curvature (1 / mm), `reach` the length (mm) over which the curvature changes. The frames do
@@ -118,9 +118,7 @@ def height_field(height: Float, size: float, kinds: tuple[str, ...]) -> Part:
 
 
 @njit(cache=True, fastmath=True)
-def _cavity_field(
-    xs: NDArray, ys: NDArray, zs: NDArray, capsules: NDArray, blend: float, out: NDArray
-) -> None:
+def _cavity_field(xs: NDArray, ys: NDArray, zs: NDArray, capsules: NDArray, blend: float, out: NDArray) -> None:
     for i in range(xs.size):
         for j in range(ys.size):
             for k in range(zs.size):

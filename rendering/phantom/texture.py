@@ -45,7 +45,9 @@ def _vessels(m: NDArray, x: float, y: float, z: float, footprint_mm: float, seed
 
 
 @njit(cache=True, fastmath=True)
-def albedo_at(m: NDArray, x: float, y: float, z: float, footprint_mm: float, seed: int) -> tuple[float, float, float, float]:
+def albedo_at(
+    m: NDArray, x: float, y: float, z: float, footprint_mm: float, seed: int
+) -> tuple[float, float, float, float]:
     """Linear albedo rgb at a point, and the share of the point that a pool covers."""
     f = m[MOTTLE_FREQUENCY]
     n = 0.65 * noise(f * x, f * y, f * z, seed) + 0.35 * noise(2.7 * f * x, 2.7 * f * y, 2.7 * f * z, seed + 1)
@@ -70,7 +72,16 @@ def albedo_at(m: NDArray, x: float, y: float, z: float, footprint_mm: float, see
 
 @njit(cache=True, fastmath=True)
 def bumped(
-    m: NDArray, x: float, y: float, z: float, nx: float, ny: float, nz: float, footprint_mm: float, seed: int, flat: float
+    m: NDArray,
+    x: float,
+    y: float,
+    z: float,
+    nx: float,
+    ny: float,
+    nz: float,
+    footprint_mm: float,
+    seed: int,
+    flat: float,
 ) -> tuple[float, float, float]:
     """The shading normal: the surface normal tilted by the relief's slope. `flat` is the share that a pool levels."""
     gx, gy, gz = 0.0, 0.0, 0.0

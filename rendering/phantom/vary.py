@@ -17,7 +17,10 @@ from video_io.camera import Camera
 
 def random_camera(rng: np.random.Generator, width: int, height: int) -> Camera:
     """Pinhole of 45 to 110 degrees across, or (30 %) a fisheye of 90 to 155; off-centre, pixels not quite square."""
-    cx, cy = width * (0.5 + np.clip(rng.normal(0, 0.03), -0.09, 0.09)), height * (0.5 + np.clip(rng.normal(0, 0.03), -0.09, 0.09))
+    cx, cy = (
+        width * (0.5 + np.clip(rng.normal(0, 0.03), -0.09, 0.09)),
+        height * (0.5 + np.clip(rng.normal(0, 0.03), -0.09, 0.09)),
+    )
     aspect = 1 + np.clip(rng.normal(0, 0.015), -0.04, 0.04)
     if rng.random() < 0.3:
         half = np.radians(rng.uniform(90, 155)) / 2

@@ -150,12 +150,12 @@ def test_a_frame_is_neither_black_nor_clipped(clip: Clip) -> None:
     assert 40 < frame.rgb.mean() < 190
     assert np.mean(frame.rgb.min(-1) > 250) < 0.15
     assert frame.rgb.std() > 8
-    assert 0 <= frame.albedo.min() and frame.albedo.max() <= 1
+    assert frame.albedo.min() >= 0 and frame.albedo.max() <= 1
 
 
 def test_a_seed_gives_the_same_clip_again() -> None:
     first, again, other = (prepare("passage", seed, 2, CAMERA) for seed in (1, 1, 2))
-    a, b, c = ([f for f in clip.frames()] for clip in (first, again, other))
+    a, b, c = (list(clip.frames()) for clip in (first, again, other))
     for x, y in zip(a, b, strict=True):
         assert np.array_equal(x.rgb, y.rgb) and np.array_equal(x.depth, y.depth)
         assert np.array_equal(x.world_from_cam, y.world_from_cam)
@@ -230,7 +230,8 @@ def test_simulate_writes_what_it_says(tmp_path: Path) -> None:
     # I, P, P; a B-frame would be 3.
     assert [int(f.pict_type) for f in frames] == [1, 2, 2]
     assert {p.name for p in out.iterdir()} == {
-        "rgb", "depth", "normals", "albedo", "poses.txt", "intrinsics.json", "phantom.json", "mesh.ply", "video.mp4", "terms.txt"
+        "rgb", "depth", "normals", "albedo", "poses.txt", "intrinsics.json", "phantom.json", "mesh.ply",
+        "video.mp4", "terms.txt"
     }  # fmt: skip
 
 

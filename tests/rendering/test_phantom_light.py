@@ -9,25 +9,27 @@ import pytest
 
 from rendering.brdf import fresnel_schlick, ggx
 from rendering.light import SpotLight, arriving, pack_lights, spot_profile
+from rendering.phantom.kernel import shade
 from rendering.phantom.material import Material, pack_materials
 from rendering.phantom.noise import fbm, noise, noise_gradient
 from rendering.phantom.texture import F0, FILM, POOL_LEVEL, ROUGHNESS, SPECKLE_SHARE, VESSEL_SHARE
-from rendering.shade import Response, shade
+from rendering.shade import Response, gathered
 
+LIGHT = SpotLight()
 PLAIN = Material(
     base=(0.5, 0.25, 0.1), mottle_share=0, vessel_share=0, speckle_share=0, bump_slope=0, fine_slope=0, film=0
 )  # fmt: skip
 
 
 def radiance(
-    point: tuple[float, ...], normal: tuple[float, ...], material: Material = PLAIN, light: SpotLight = SpotLight()
+    point: tuple[float, ...], normal: tuple[float, ...], material: Material = PLAIN, light: SpotLight = LIGHT
 ) -> np.ndarray:
     """Radiance towards an eye at the origin, where the light is too."""
     out, albedo = np.zeros((1, 3), np.float32), np.zeros((1, 3), np.float32)
     shade(
         np.array([point], np.float32), np.array([normal], np.float32), np.zeros(1, np.int32), np.zeros(3),
-        pack_materials((material,)), 1, pack_lights((light,), np.eye(4)), np.zeros((0, 0), np.float32),
-        np.zeros((0, 9), np.float32), 1.0, np.zeros(3, np.float32), 0.004, out, albedo,
+        pack_materials((material,)), 1, pack_lights((light,), np.eye(4)), np.zeros((1, 0), np.float32),
+        np.zeros((9, 0), np.float32), 1.0, np.zeros(3, np.float32), 0.004, out, albedo,
     )  # fmt: skip
     return out[0]
 
@@ -43,6 +45,16 @@ def test_a_surface_turned_by_60_degrees_gets_half_the_light() -> None:
     upright = radiance((0, 0, 10), (0, 0, -1))
     turned = radiance((0, 0, 10), (math.sqrt(0.75), 0, -0.5))
     assert turned / upright == pytest.approx([0.5, 0.5, 0.5], rel=1e-5)
+
+
+def test_a_lit_patch_lights_what_it_faces() -> None:
+    f = np.float32
+    # A patch of flux 2 at 3 mm, facing the point; both normals along the line between them: 2 / (9 + 0).
+    patch = np.array([[0, 0, 3, 0, 0, -1, 2, 1, 0.5]], np.float32).T
+    found = gathered(patch, f(0), f(0), f(0), f(0), f(0), f(0), f(1))
+    assert found == pytest.approx((2 / 9, 1 / 9, 0.5 / 9), rel=1e-5)
+    assert gathered(patch, f(9), f(0), f(0), f(0), f(0), f(0), f(1))[0] == pytest.approx(1 / 9, rel=1e-5)
+    assert gathered(patch, f(0), f(0), f(0), f(0), f(0), f(0), f(-1)) == (0, 0, 0)
 
 
 def test_the_beam_falls_off_to_the_side() -> None:
@@ -102,7 +114,9 @@ def test_a_wet_surface_shines_where_it_faces_the_light() -> None:
 
 
 def test_material_columns_are_where_the_kernels_look() -> None:
-    row = pack_materials((Material(roughness=0.61, f0=0.62, film=0.63, pool_level=0.64, speckle_share=0.65, vessel_share=0.66),))[0]
+    row = pack_materials(
+        (Material(roughness=0.61, f0=0.62, film=0.63, pool_level=0.64, speckle_share=0.65, vessel_share=0.66),)
+    )[0]
     found = [row[c] for c in (ROUGHNESS, F0, FILM, POOL_LEVEL, SPECKLE_SHARE, VESSEL_SHARE)]
     assert found == pytest.approx([0.61, 0.62, 0.63, 0.64, 0.65, 0.66])
 
@@ -129,7 +143,9 @@ NOISE = [-0.340149413, 0.032232262]
 
 
 def test_exposure_brings_the_quantile_to_the_level() -> None:
-    response = Response(level=0.5, quantile=0.5, gamma=2.0, shoulder=0, vignette=0, read_noise=0, shot_noise=0, blur_px=0, lag=0.75)
+    response = Response(
+        level=0.5, quantile=0.5, gamma=2.0, shoulder=0, vignette=0, read_noise=0, shot_noise=0, blur_px=0, lag=0.75
+    )
     image = np.full((16, 16, 3), 0.02, np.float32)
     gain = response.exposure(image)
     # 0.5 ** 2 / 0.02
@@ -143,7 +159,9 @@ def test_exposure_brings_the_quantile_to_the_level() -> None:
 
 def test_noise_vignette_and_white_balance() -> None:
     image = np.full((64, 64, 3), 0.25, np.float32)
-    response = Response(gamma=2.0, shoulder=0, vignette=0.5, read_noise=0.02, shot_noise=0, blur_px=0, white_balance=(1, 0.64, 1))
+    response = Response(
+        gamma=2.0, shoulder=0, vignette=0.5, read_noise=0.02, shot_noise=0, blur_px=0, white_balance=(1, 0.64, 1)
+    )
     shown = response.develop(image, 1.0, np.random.default_rng(0)).astype(float)
     centre, corner = shown[28:36, 28:36], shown[:4, :4]
     assert centre[..., 0].mean() == pytest.approx(127.5, abs=2)

@@ -17,7 +17,12 @@ Float = NDArray[np.float64]
 
 def _organ(rng: np.random.Generator, scale: float, height: Float, size: float) -> Part:
     """A liver, a gall bladder, a stomach: a displaced ellipsoid that sits in the floor."""
-    axes = Rotation.random(random_state=rng).as_matrix() * scale * np.exp(rng.uniform(np.log(0.12), np.log(0.8))) * rng.uniform(0.35, 1.3, 3)
+    axes = (
+        Rotation.random(random_state=rng).as_matrix()
+        * scale
+        * np.exp(rng.uniform(np.log(0.12), np.log(0.8)))
+        * rng.uniform(0.35, 1.3, 3)
+    )
     at = rng.normal(0, 0.55 * scale, 2)
     base = _height(height, size, at)
     centre = np.r_[at, base + scale * rng.uniform(-0.15, 0.3)]
@@ -91,10 +96,10 @@ def build(rng: np.random.Generator) -> Anatomy:
     x = np.linspace(-size / 2, size / 2, _GRID)
     points = np.stack([*np.meshgrid(x, x, indexing="ij"), np.zeros((_GRID, _GRID))], -1)
     height = scale * rng.uniform(0.1, 0.5) * fbm(points, rng.uniform(0.5, 1.5) / scale, 3, int(rng.integers(1 << 30)))
-    parts = [
-        height_field(height, size, ("peritoneum", "mucosa", "fat", "liver", "any")),
-        ellipsoid((0, 0, 0), np.diag([2.7, 2.7, rng.uniform(1.4, 2.2)]) * scale, ("peritoneum", "livid", "any"), rng, 0.08, 2, 96, inside=True),
-    ]  # fmt: skip
+    floor = height_field(height, size, ("peritoneum", "mucosa", "fat", "liver", "any"))
+    dome_axes = np.diag([2.7, 2.7, rng.uniform(1.4, 2.2)]) * scale
+    dome = ellipsoid((0, 0, 0), dome_axes, ("peritoneum", "livid", "any"), rng, 0.08, 2, 96, inside=True)
+    parts = [floor, dome]
     parts += [_organ(rng, scale, height, size) for _ in range(rng.integers(2, 8))]
     parts += [_bowel(rng, scale, height, size) for _ in range(rng.integers(0, 3))]
     for _ in range(rng.integers(0, 4)):

@@ -13,7 +13,9 @@ from rendering.phantom.surfaces import Part, ellipsoid, random_curve, tube
 _ROWS, _COLUMNS = 640, 208
 
 
-def folds(rng: np.random.Generator, arc: NDArray[np.float64], angle: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+def folds(
+    rng: np.random.Generator, arc: NDArray[np.float64], angle: NDArray[np.float64], radius: float
+) -> NDArray[np.float64]:
     """Height of the haustral folds as a share of the radius, (S, T), at positions along (mm) and around (rad)."""
     height = np.zeros((len(arc), len(angle)))
     depth, width = rng.uniform(0.05, 0.5), rng.uniform(0.04, 0.28)
@@ -33,7 +35,9 @@ def folds(rng: np.random.Generator, arc: NDArray[np.float64], angle: NDArray[np.
     return np.minimum(height, 0.62)
 
 
-def polyps(rng: np.random.Generator, wall: NDArray[np.float64], points: NDArray[np.float64], radius: float) -> list[Part]:
+def polyps(
+    rng: np.random.Generator, wall: NDArray[np.float64], points: NDArray[np.float64], radius: float
+) -> list[Part]:
     """Rounded growths on the wall, from flat to stalked."""
     found = []
     for _ in range(rng.poisson(2.0) if rng.random() < 0.6 else 0):
@@ -43,7 +47,9 @@ def polyps(rng: np.random.Generator, wall: NDArray[np.float64], points: NDArray[
         side = np.cross(inward, rng.standard_normal(3))
         side /= np.linalg.norm(side)
         size = radius * rng.uniform(0.05, 0.28)
-        axes = np.stack([side, np.cross(inward, side), inward], 1) * size * rng.uniform([0.8, 0.8, 0.4], [1.4, 1.4, 1.2])
+        axes = (
+            np.stack([side, np.cross(inward, side), inward], 1) * size * rng.uniform([0.8, 0.8, 0.4], [1.4, 1.4, 1.2])
+        )
         centre = wall[row, column] + inward * size * rng.uniform(-0.1, 0.7)
         found.append(ellipsoid(centre, axes, ("mucosa", "any", "pale"), rng, rng.uniform(0, 0.2), 2.5, 32))
     return found
@@ -55,8 +61,12 @@ def build(rng: np.random.Generator) -> Anatomy:
     length = radius * rng.uniform(10, 20)
     points, frames = random_curve(rng, length, _ROWS, rng.uniform(0.12, 0.5) / radius, radius * rng.uniform(1.2, 3.5))
     arc, angle = np.linspace(0, length, _ROWS), np.arange(_COLUMNS) * (2 * np.pi / _COLUMNS)
-    calibre = 1 + rng.uniform(0, 0.3) * fbm(np.stack([arc, 0 * arc, 0 * arc], -1), 0.4 / radius, 2, int(rng.integers(1 << 30)))
-    triangle = rng.uniform(0, 0.28) * np.cos(3 * angle[None] + 0.8 * np.sin(arc[:, None] / radius * rng.uniform(0, 0.6)))
+    calibre = 1 + rng.uniform(0, 0.3) * fbm(
+        np.stack([arc, 0 * arc, 0 * arc], -1), 0.4 / radius, 2, int(rng.integers(1 << 30))
+    )
+    triangle = rng.uniform(0, 0.28) * np.cos(
+        3 * angle[None] + 0.8 * np.sin(arc[:, None] / radius * rng.uniform(0, 0.6))
+    )
     relative = calibre[:, None] * (1 - triangle) * (1 - folds(rng, arc, angle, radius))
     ring = np.stack([np.cos(angle), np.sin(angle), np.zeros(_COLUMNS)], -1)
     cylinder = points[:, None] + np.einsum("sij,tj->sti", frames, ring) * radius
@@ -67,4 +77,6 @@ def build(rng: np.random.Generator) -> Anatomy:
     wall = tube(points, frames, radius * relative, ("mucosa", "mucosa", "any", "peritoneum"))
     grid = wall.vertices.reshape(_ROWS, _COLUMNS, 3)
     clearance = radius * 0.45
-    return Anatomy.of("colon", [wall, *polyps(rng, grid, points, radius)], TubePath(points, frames, clearance), radius, 2.5)
+    return Anatomy.of(
+        "colon", [wall, *polyps(rng, grid, points, radius)], TubePath(points, frames, clearance), radius, 2.5
+    )

@@ -65,8 +65,8 @@ def build(rng: np.random.Generator) -> Anatomy:
     flat = rng.uniform(0.5, 1.6, 3) if nasal else rng.uniform(0.85, 1.15, 3)
     flat[2] = 1.0
     wall = cavity(
-        np.concatenate(rows), flat, radius * rng.uniform(0.1, 0.6), radius * rng.uniform(0, 0.16), rng.uniform(0.5, 2.5) / radius,
-        ("mucosa", "mucosa", "any", "livid", "pale"), rng,
+        np.concatenate(rows), flat, radius * rng.uniform(0.1, 0.6), radius * rng.uniform(0, 0.16),
+        rng.uniform(0.5, 2.5) / radius, ("mucosa", "mucosa", "any", "livid", "pale"), rng,
     )  # fmt: skip
     fine, knots = np.linspace(0, 17, 240), np.arange(18)
     way = CubicSpline(knots, points * flat)(fine)

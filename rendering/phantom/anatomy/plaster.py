@@ -23,7 +23,9 @@ def build(rng: np.random.Generator) -> Anatomy:
     lumen = 1 - rng.uniform(0, 0.25) * np.cos(lobes * angle + rng.uniform(0, 6))
     ripple = rng.uniform(0, 0.05) * np.sin(arc / radius * rng.uniform(4, 16) + rng.uniform(0, 6))[:, None]
     relative = lumen[None] * (1 - folds(rng, arc, angle, radius)) + ripple
-    cylinder = points[:, None] + radius * np.einsum("sij,tj->sti", frames, np.stack([np.cos(angle), np.sin(angle), 0 * angle], -1))
+    cylinder = points[:, None] + radius * np.einsum(
+        "sij,tj->sti", frames, np.stack([np.cos(angle), np.sin(angle), 0 * angle], -1)
+    )
     relative += rng.uniform(0, 0.12) * fbm(cylinder, rng.uniform(0.5, 1.5) / radius, 2, int(rng.integers(1 << 30)))
     wall = tube(points, frames, radius * np.maximum(relative, 0.2), ("plaster",))
     return Anatomy.of("plaster", [wall], TubePath(points, frames, radius * 0.45), radius, 3.0)

@@ -23,7 +23,18 @@ def build(rng: np.random.Generator) -> Anatomy:
     if rng.random() < 0.4:
         ridge = fbm(points, rng.uniform(0.6, 1.5) / scale, 2, int(rng.integers(1 << 30)))
         height += scale * rng.uniform(0.05, 0.3) * np.exp(-((ridge / rng.uniform(0.1, 0.3)) ** 2))
-    dome = ellipsoid((0, 0, 0), np.diag([3.5, 3.5, rng.uniform(1.5, 2.6)]) * scale, ("peritoneum", "mucosa", "any"), rng, 0.06, 1.5, 96, inside=True)
+    dome = ellipsoid(
+        (0, 0, 0),
+        np.diag([3.5, 3.5, rng.uniform(1.5, 2.6)]) * scale,
+        ("peritoneum", "mucosa", "any"),
+        rng,
+        0.06,
+        1.5,
+        96,
+        inside=True,
+    )
     floor = height_field(height, size, ("mucosa", "peritoneum", "pale", "liver", "any"))
-    path = OrbitPath(np.array([0, 0, float(height[_GRID // 2, _GRID // 2])]), scale * 0.35, (scale * 0.4, scale * 1.4), (0.25, 1.45))
+    path = OrbitPath(
+        np.array([0, 0, float(height[_GRID // 2, _GRID // 2])]), scale * 0.35, (scale * 0.4, scale * 1.4), (0.25, 1.45)
+    )
     return Anatomy.of("tissue", [floor, dome], path, scale, 8.0)

@@ -1,0 +1,1 @@
+"""Procedural anatomy and the clips rendered from it, with exact ground truth."""
