@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
@@ -19,6 +21,9 @@ from video_io.datasets import Truth, open_truth
 from video_io.errors import InputError
 from video_io.trajectory import Trajectory
 from video_io.view import View
+
+if TYPE_CHECKING:
+    from endorecon.run import Run
 
 DepthMap = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -204,6 +209,52 @@ def at_source_pixels(
     return np.where(good, total / np.maximum(weight, 1e-6), 0).astype(np.float32), good
 
 
+class RunRecord:
+    """A run folder as the evaluation sees it: the segment with most tracked frames.
+
+    Raises:
+        InputError: the run ended before it had cameras or poses, or its camera.json does not say what was cropped.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run, self.name, self.frames = run, run.name, len(run.rows)
+        tracked = [row for row in run.rows if row.status == "tracked"]
+        sizes = Counter(row.segment for row in tracked)
+        self.segments = len(sizes)
+        at = {int(t): i for i, t in enumerate(run.trajectory.times_ns)}
+        main = sizes.most_common(1)[0][0] if sizes else 0
+        rows = [row for row in tracked if row.segment == main and row.time_ns in at]
+        if not rows:
+            raise InputError(
+                f"the run in '{run.path}' has no poses (status: {run.status}); expected tracked frames in frames.csv "
+                "and their poses in trajectory.tum; reconstruct again"
+            )
+        self.indices = [row.index for row in rows]
+        poses = [at[row.time_ns] for row in rows]
+        self.trajectory = Trajectory(run.trajectory.times_ns[poses], run.trajectory.world_from_cam[poses])
+        self.view = _read_view(run.path / "camera.json")
+
+    def depth(self, index: int) -> DepthMap:
+        """Depth and confidence of a frame by source index, working size."""
+        return self._run.depth(index)
+
+    def mesh(self) -> Mesh | None:
+        """The run's surface, if it has one."""
+        return read_mesh(self._run.mesh_path) if self._run.mesh_path else None
+
+
+def _read_view(path: Path) -> View:
+    try:
+        v = json.loads(path.read_text())["view"]
+        x, y, w, h = (int(n) for n in v["crop"])
+        return View(int(v["source_width"]), int(v["source_height"]), (x, y, w, h), int(v["width"]), int(v["height"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"'{path}' does not say how the run's images were cut from the source ({error}); expected an entry 'view' "
+            "as `endorecon reconstruct` writes it; reconstruct again"
+        ) from error
+
+
 def evaluate_run(run_dir: str | Path, truth_dir: str | Path) -> Evaluation:
     """Evaluate a run folder against a folder of truth in any known layout.
 
@@ -212,39 +263,50 @@ def evaluate_run(run_dir: str | Path, truth_dir: str | Path) -> Evaluation:
     """
     from endorecon.run import read_run
 
-    return evaluate(read_run(Path(run_dir)), open_truth(truth_dir))
+    return evaluate(RunRecord(read_run(run_dir)), open_truth(truth_dir))
 
 
 def table(result: Evaluation) -> str:
     """The figures as text, one line each."""
+    count = f"{result.segments} segment{'s' if result.segments != 1 else ''}"
     lines = [
         f"run {result.run} against {result.truth}: {result.frames_main_segment} of {result.frames} frames in the main "
-        f"segment ({result.segments} segment{'s' if result.segments != 1 else ''})"
+        f"segment ({count})"
     ]
-    if result.depth:
-        lines += ["", f"depth, mean over {result.depth[0].frames} frames, {100 * result.depth[0].valid_share:.1f} % of "
-                  f"the true pixels compared"]  # fmt: skip
-        lines.append(f"{'scale':<24}{'AbsRel':>8}{'SqRel':>9}{'RMSE':>9}{'RMSElog':>9}{'d1':>7}{'d2':>7}{'d3':>7}")
-        names = {"none": "none", "frame": "median of each frame", "clip": "one for the clip"}
-        for d in result.depth:
-            lines.append(
-                f"{names[d.scaling]:<24}{d.abs_rel:>8.4f}{d.sq_rel:>9.3f}{d.rmse:>9.3f}{d.rmse_log:>9.4f}"
-                f"{d.delta1:>7.3f}{d.delta2:>7.3f}{d.delta3:>7.3f}"
-            )
+    lines += _depth_lines(result.depth)
     if (t := result.trajectory) is not None:
-        lines += ["", f"trajectory, {t.poses} of {t.truth_poses} true poses, path {t.path_length:.2f} mm"]
-        lines.append(f"  ATE RMSE, Sim3 (scale {t.scale:.4g})  {t.ate_sim3:.4f} mm = {t.ate_sim3_percent:.3f} % of path")
-        lines.append(f"  ATE RMSE, SE3  {t.ate_se3:.4f} mm = {t.ate_se3_percent:.3f} % of path")
-        lines.append(f"  RPE RMSE, frame to frame  {t.rpe_translation:.4f} mm, {np.degrees(t.rpe_rotation_rad):.4f} deg")
-        lines.append(f"  orientation, median  {np.degrees(t.rotation_median_rad):.3f} deg")
+        lines += [
+            "",
+            f"trajectory, {t.poses} of {t.truth_poses} true poses, path {t.path_length:.2f} mm",
+            f"  ATE RMSE, Sim3 {t.ate_sim3:9.4f} mm = {t.ate_sim3_percent:.3f} % of the path (scale {t.scale:.4g})",
+            f"  ATE RMSE, SE3  {t.ate_se3:9.4f} mm = {t.ate_se3_percent:.3f} % of the path",
+            f"  RPE RMSE       {t.rpe_translation:9.4f} mm, {np.degrees(t.rpe_rotation_rad):.4f} deg from pose to pose",
+            f"  orientation    {np.degrees(t.rotation_median_rad):9.4f} deg, median",
+        ]
     if (s := result.surface) is not None:
-        lines += ["", f"surface after alignment of the poses, {100 * s.seen_share:.1f} % of the true surface was in view"]
+        seen = f"{100 * s.seen_share:.1f} % of the true surface was in view"
+        lines += ["", f"surface after alignment of the poses, {seen}"]
         for name, median, mean, percent in (
             ("run to truth (accuracy)", s.accuracy_median, s.accuracy_mean, s.accuracy_percent),
             ("truth to run (completeness)", s.completeness_median, s.completeness_mean, s.completeness_percent),
         ):
-            lines.append(f"  {name:<28} median {median:.3f} mm = {percent:.2f} % of the median depth, mean {mean:.3f} mm")
+            lines.append(f"  {name:<28} median {median:.3f} mm = {percent:.2f} % of the depth, mean {mean:.3f} mm")
         scores = ", ".join(f"{v:.3f} at {k:g} mm" for k, v in s.f_score.items())
         lines.append(f"  {'F-score':<28} {scores}")
     lines += ["", *(f"left out: {reason}" for reason in result.left_out)] if result.left_out else []
     return "\n".join(lines)
+
+
+def _depth_lines(depth: tuple[DepthErrors, ...]) -> list[str]:
+    if not depth:
+        return []
+    share = f"{100 * depth[0].valid_share:.1f} % of the true pixels compared"
+    lines = ["", f"depth, mean over {depth[0].frames} frames, {share}"]
+    lines.append(f"  {'scale':<22}{'AbsRel':>8}{'SqRel':>9}{'RMSE':>9}{'RMSElog':>9}{'d1':>7}{'d2':>7}{'d3':>7}")
+    names = {"none": "none", "frame": "median of each frame", "clip": "one for the clip"}
+    for d in depth:
+        lines.append(
+            f"  {names[d.scaling]:<22}{d.abs_rel:>8.4f}{d.sq_rel:>9.3f}{d.rmse:>9.3f}{d.rmse_log:>9.4f}"
+            f"{d.delta1:>7.3f}{d.delta2:>7.3f}{d.delta3:>7.3f}"
+        )
+    return lines

@@ -143,7 +143,7 @@ def _fit(run: Trajectory, truth: Trajectory, with_scale: bool) -> Similarity:
             raise ValueError("the true camera stands still")
         return align(run.centres, truth.centres, with_scale)
     except ValueError as error:
-        raise InputError(f"the trajectory can't be aligned with the truth: {error}; expected a moving camera") from error
+        raise InputError(f"the path can't be aligned with the truth: {error}; expected a moving camera") from error
 
 
 def _steps(path: Trajectory) -> NDArray[np.float64]:

@@ -30,6 +30,9 @@ def _edge(a: int, b: int) -> int:
     return next(e for e in range(12) if EDGE_AXIS[e] == axis and EDGE_CORNER[e] == min(a, b))
 
 
+_EDGE_FACES = [{f for f in range(6) for i in range(4) if _edge(_FACES[f][i - 1], _FACES[f][i]) == e} for e in range(12)]
+
+
 def _loops(case: int) -> list[list[int]]:
     """The closed polygons, as lists of edges, that part the inside corners (bits of `case`) from the others."""
     follows: dict[int, int] = {}
@@ -51,12 +54,24 @@ def _loops(case: int) -> list[list[int]]:
     return loops
 
 
+def _fan_start(loop: list[int]) -> list[int]:
+    """The loop turned so that its fan's diagonals keep off the cell's faces, where the next cell's edges may lie."""
+
+    def on_faces(start: int) -> int:
+        turned = loop[start:] + loop[:start]
+        return sum(bool(_EDGE_FACES[turned[0]] & _EDGE_FACES[e]) for e in turned[2:-1])
+
+    best = min(range(len(loop)), key=on_faces)
+    return loop[best:] + loop[:best]
+
+
 @lru_cache(maxsize=1)
 def case_table() -> NDArray[np.int8]:
-    """(256, 16): edges of each case's triangles, three a triangle, ended by -1; bit c is set where corner c is inside."""
+    """(256, 16): edges of each case's triangles, three a triangle, ended by -1; bit c means that corner c is inside."""
     table = np.full((256, 16), -1, np.int8)
     for case in range(256):
-        edges = [e for loop in _loops(case) for k in range(1, len(loop) - 1) for e in (loop[0], loop[k], loop[k + 1])]
+        loops = [_fan_start(loop) for loop in _loops(case)]
+        edges = [e for loop in loops for k in range(1, len(loop) - 1) for e in (loop[0], loop[k], loop[k + 1])]
         table[case, : len(edges)] = edges
     return table
 

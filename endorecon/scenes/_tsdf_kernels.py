@@ -304,7 +304,7 @@ def coarsen(old_coordinates, count, old_tsdf, old_weights, old_colors, keys, row
     Distances are stored relative to the truncation, which doubles with the voxel: values are halved.
     """
     used = 0
-    sums = np.zeros((VOXELS, 5))
+    sums = np.zeros((VOXELS, 6))
     for row in range(count):
         bx, by, bz = old_coordinates[row, 0], old_coordinates[row, 1], old_coordinates[row, 2]
         new, used = insert(keys, rows, coordinates, used, bx >> 1, by >> 1, bz >> 1)
@@ -314,14 +314,16 @@ def coarsen(old_coordinates, count, old_tsdf, old_weights, old_colors, keys, row
             w = old_weights[row, at]
             to = corner + ((at >> 7) * SIDE + ((at >> 4) & 3)) * SIDE + ((at >> 1) & 3)
             sums[to, 0] += w
-            sums[to, 1] += w * old_tsdf[row, at]
+            sums[to, 1] += w > 0
+            # each distance counts alike: their plain mean is exact on a plane
+            sums[to, 2] += old_tsdf[row, at] * (w > 0)
             for c in range(3):
-                sums[to, 2 + c] += w * old_colors[row, at, c]
+                sums[to, 3 + c] += w * old_colors[row, at, c]
         for to in range(VOXELS):
             w = sums[to, 0]
             if w > 0:
-                tsdf[new, to] = 0.5 * sums[to, 1] / w
+                tsdf[new, to] = 0.5 * sums[to, 2] / sums[to, 1]
                 weights[new, to] = w / 8
                 for c in range(3):
-                    colors[new, to, c] = np.uint16(sums[to, 2 + c] / w + 0.5)
+                    colors[new, to, c] = np.uint16(sums[to, 3 + c] / w + 0.5)
     return used
