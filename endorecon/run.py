@@ -65,22 +65,13 @@ class FrameRow:
     figures: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
-    def tracked(seen: Observation) -> FrameRow:
-        """The line of a frame that has its place."""
-        frame = seen.frame
-        return FrameRow(frame.index, frame.time_ns, "tracked", "", seen.segment, seen.is_keyframe, dict(seen.figures))
-
-    @staticmethod
     def of(placed: Observation | Refused) -> FrameRow:
-        """The line of a frame, whatever became of it."""
-        return FrameRow.refused(placed) if hasattr(placed, "reason") else FrameRow.tracked(placed)
-
-    @staticmethod
-    def refused(refused: Refused) -> FrameRow:
-        """The line of a frame that has none."""
-        return FrameRow(
-            refused.index, refused.time_ns, "refused", refused.reason, refused.segment, False, dict(refused.figures)
-        )
+        """The line of a frame that tracking has placed or refused."""
+        figures = dict(placed.figures)
+        if reason := getattr(placed, "reason", ""):
+            return FrameRow(placed.index, placed.time_ns, "refused", reason, placed.segment, False, figures)
+        frame = placed.frame
+        return FrameRow(frame.index, frame.time_ns, "tracked", "", placed.segment, placed.is_keyframe, figures)
 
 
 class RunWriter:

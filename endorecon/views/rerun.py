@@ -31,6 +31,7 @@ APPLICATION = "endorecon"
 MAX_PLOTS = 4
 _SEGMENT_COLORS = ((79, 195, 247), (255, 183, 77), (174, 213, 129), (240, 98, 146), (186, 104, 200), (255, 241, 118))
 _KEYFRAME_COLOR = (224, 224, 224, 110)
+_FIGURES_AT_ONCE = 10
 _POINT_STRIDE = 6
 _PATH_WIDTH, _FRUSTUM_WIDTH, _POINT_SIZE = -2.0, -0.75, -1.5  # negative: in screen points, whatever the scene's unit
 
@@ -57,6 +58,7 @@ class RerunView:
         self._reach = 1.0  # typical depth, the measure of drawn sizes
         self._far = 0.0
         self._mesh: Mesh | None = None
+        self._figures: dict[str, list[tuple[int, int, float]]] = {}  # index, time_ns, value; not yet sent
 
     def started(self, name: str, camera: Camera) -> None:
         rec = rr.RecordingStream(APPLICATION, recording_id=f"{name}-{time.time_ns()}")
@@ -84,17 +86,19 @@ class RerunView:
         rec.log("depth", rr.DepthImage(depth, colormap="turbo", depth_range=(0.0, max(self._far, 1e-6))))
         painted = cv2.applyColorMap((seen.confidence[::2, ::2] * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
         rec.log("confidence", rr.EncodedImage(contents=_jpeg(painted), media_type="image/jpeg"))
-        rec.log("world/points", _points(seen))
+        rec.log("world/camera/points", _points(seen))
         self._extend_path(seen)
         for name, value in seen.figures.items():
-            rec.log(f"figures/{name}", rr.Scalars(value))
+            self._figures.setdefault(name, []).append((frame.index, frame.time_ns, value))
+        if len(self._placed) % _FIGURES_AT_ONCE == 0:
+            self._send_figures()
         self._placed[frame.time_ns] = (frame.index, seen.segment, seen.is_keyframe)
 
     def refused(self, refused: Refused) -> None:
         if self._rec is None:
             return
         self._at(refused.index, refused.time_ns)
-        self._rec.log("refused", rr.TextLog(f"frame {refused.index}: {refused.reason}", level=rr.TextLogLevel.WARN))
+        self._rec.log("refused", rr.TextLog(refused.reason, level=rr.TextLogLevel.WARN))
         self._last = None
 
     def refined(self, trajectory: Trajectory) -> None:
@@ -130,6 +134,7 @@ class RerunView:
             return
         if self._mesh is not None and len(self._mesh.faces):
             self._rec.log("world/mesh", _mesh(self._mesh), static=True)
+        self._send_figures()
         self._rec.flush()
         self._rec.disconnect()
         self._rec = None
@@ -157,6 +162,16 @@ class RerunView:
         assert self._rec is not None
         self._rec.set_time("frame", sequence=index)
         self._rec.set_time("video_time", duration=time_ns / 1e9)
+
+    def _send_figures(self) -> None:
+        """Plots grow in steps of some frames: one call for many values costs what one value costs."""
+        assert self._rec is not None
+        for name, values in self._figures.items():
+            index, time_ns, value = np.array(values, float).T
+            frame = rr.TimeColumn("frame", sequence=index.astype(int))
+            times = [frame, rr.TimeColumn("video_time", duration=time_ns / 1e9)]
+            self._rec.send_columns(f"figures/{name}", indexes=times, columns=rr.Scalars.columns(scalars=value))
+        self._figures.clear()
 
     def _extend_path(self, seen: Observation) -> None:
         assert self._rec is not None
@@ -225,15 +240,14 @@ def _jpeg(bgr: NDArray[np.uint8]) -> bytes:
 
 
 def _points(seen: Observation) -> rr.Points3D:
-    """Some of the frame's surface points, in the world, in their colours."""
+    """Some of the frame's surface points in their colours, in the camera's frame: they follow when it is refined."""
     assert seen.frame.camera is not None
     part = np.s_[_POINT_STRIDE // 2 :: _POINT_STRIDE, _POINT_STRIDE // 2 :: _POINT_STRIDE]
     rays = seen.frame.camera.ray_map()[part]
     depth = seen.depth[part]
     keep = (seen.confidence[part] > 0) & (rays[..., 2] > 0.05)
     local = rays[keep] * (depth[keep] / rays[keep][:, 2])[:, None]
-    world = local @ seen.world_from_cam[:3, :3].T + seen.world_from_cam[:3, 3]
-    return rr.Points3D(world.astype(np.float32), colors=seen.frame.rgb[part][keep], radii=_POINT_SIZE)
+    return rr.Points3D(local.astype(np.float32), colors=seen.frame.rgb[part][keep], radii=_POINT_SIZE)
 
 
 def _mesh(mesh: Mesh) -> rr.Mesh3D:
@@ -242,6 +256,8 @@ def _mesh(mesh: Mesh) -> rr.Mesh3D:
         triangle_indices=mesh.faces.astype(np.uint32),
         vertex_normals=mesh.vertex_normals.astype(np.float32),
         vertex_colors=mesh.colors,
+        # The side that was filmed: so a tube seen from outside shows its inner wall and the path in it.
+        face_rendering=rr.components.MeshFaceRendering.Front,
     )
 
 
