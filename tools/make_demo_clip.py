@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rendering.phantom.clip import Video, prepare
 
-SEED, FRAMES, FPS = 7, 60, 15.0
+SEED, FRAMES, FPS = 4, 60, 15.0
 
 
 def main() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -26,6 +28,14 @@ CAMERA = Camera.from_fov(160, 128, 1.4)
 @pytest.fixture(scope="module", params=["colon", "passage", "abdomen"])
 def clip(request: pytest.FixtureRequest) -> Clip:
     return prepare(request.param, seed=3, frames=8, camera=CAMERA)
+
+
+def test_listing_the_anatomies_is_cheap() -> None:
+    code = (
+        "import sys; from rendering.phantom import anatomy; print(anatomy.names());"
+        "assert not {'numba', 'numpy', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_there_are_these_anatomies() -> None:

@@ -1,13 +1,18 @@
-"""The anatomies, one file each with a function `build(rng) -> Anatomy`. A file's name is the anatomy's name."""
+"""The anatomies, one file each with a function `build(rng) -> Anatomy`. A file's name is the anatomy's name.
+
+Listing them is cheap: what they need is imported when one is built.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-from rendering.phantom.scene import Anatomy
+    from rendering.phantom.scene import Anatomy
 
 
 def names() -> tuple[str, ...]:
