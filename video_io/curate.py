@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from video_io.errors import InputError
 from video_io.frame import Frame
 
+MIN_FRAMES = 3  # two frames alone can't be checked against anything
 _BLACK_LEVEL = 16.0  # grey level below which 95 % of a black frame's pixels lie
 _CONSTANT_SPREAD = 2.0  # grey levels of standard deviation that noise and compression leave on a constant frame
 _THUMBNAIL = (40, 32)
@@ -108,12 +109,12 @@ def check_clip(frames: Sequence[Frame]) -> None:
         frames: a sample spread over the clip, as read.
 
     Raises:
-        InputError: fewer than 2 frames, all frames black, all of one colour, or all the same picture.
+        InputError: fewer than `MIN_FRAMES` frames, all frames black, all of one colour, or all the same picture.
     """
-    if len(frames) < 2:
+    if len(frames) < MIN_FRAMES:
         raise InputError(
-            f"the input holds {len(frames)} readable frame{'s' * (len(frames) != 1)}; expected a clip of a moving camera "
-            "(two frames at least, better dozens); give a longer clip"
+            f"the input gives {len(frames)} readable frame{'s' * (len(frames) != 1)}; expected a clip of a moving "
+            f"camera ({MIN_FRAMES} frames at least, better dozens); give a longer clip"
         )
     grey = [
         cv2.resize(cv2.cvtColor(f.rgb, cv2.COLOR_RGB2GRAY), (320, 256), interpolation=cv2.INTER_AREA) for f in frames

@@ -39,7 +39,8 @@ class Frame:
                 raise ValueError(f"frame {self.index}: {name} is {getattr(self, name).shape}, the image is {(h, w)}")
         if self.camera is not None and (self.camera.width, self.camera.height) != (w, h):
             raise ValueError(
-                f"frame {self.index}: the camera is for {self.camera.width} x {self.camera.height}, the image is {w} x {h}"
+                f"frame {self.index}: the camera is for {self.camera.width} x {self.camera.height}, "
+                f"the image is {w} x {h}"
             )
 
     @staticmethod

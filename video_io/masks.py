@@ -14,18 +14,21 @@ from video_io.frame import Frame
 Mask = NDArray[np.bool_]
 
 _BLACK = 10  # largest channel value of a pixel that no light reached, above the recording's own black
-_LONG_SIDE = 320  # masks are worked out at about this size, whatever the image's
 
 
-def field_of_view(rgb: NDArray[np.uint8]) -> Mask:
+def field_of_view(rgb: NDArray[np.uint8], long_side: int = 320) -> Mask:
     """Where the endoscope's picture is: (H, W) bool, True inside.
 
     The picture is the largest region that is not black. It is taken to be convex, as circles, octagons and rectangles
     with rounded corners are, so dark tissue at its border stays inside; but what is as black as the surround and joins
     it is outside. An image that is black all over has an empty field of view.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        long_side: larger images are reduced to this size for the search, which limits its precision and its cost.
     """
     h, w = rgb.shape[:2]
-    scale = min(1.0, _LONG_SIDE / max(h, w))
+    scale = min(1.0, long_side / max(h, w))
     small = rgb if scale == 1 else cv2.resize(rgb, (round(w * scale), round(h * scale)), interpolation=cv2.INTER_AREA)
     inside = _field_of_view(small)
     if scale < 1:
@@ -53,7 +56,9 @@ def _field_of_view(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     surround = cv2.copyMakeBorder(surround, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=255)
     cv2.floodFill(surround, None, (0, 0), 128)
     outside = cv2.compare(surround[1:-1, 1:-1], 128, cv2.CMP_EQ)
-    return cv2.bitwise_and(hull, cv2.bitwise_not(outside))
+    inside = cv2.bitwise_and(hull, cv2.bitwise_not(outside))
+    # The blur has moved the border out by a pixel.
+    return cv2.erode(inside, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=255)
 
 
 def _brightest_channel(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -112,30 +117,32 @@ def overlay(frames: Sequence[Frame]) -> Mask:
     """Text and graphics that stay put while the picture moves: (H, W) bool, True on the overlay.
 
     Static edges are looked for: pixels whose mean over time has a strong gradient though their value hardly changes.
-    Where the picture itself stands still, or with fewer than 6 frames, nothing is marked.
+    Where the picture itself stands still, or with fewer than 8 frames, nothing is marked.
 
     Args:
         frames: a sample spread over the clip, all of one size.
     """
     shape = frames[0].rgb.shape[:2]
     nothing = np.zeros(shape, bool)
-    if len(frames) < 6:
+    if len(frames) < 8:
         return nothing
     grey = np.stack([cv2.cvtColor(f.rgb, cv2.COLOR_RGB2GRAY) for f in frames]).astype(np.float32)
     inside = np.logical_and.reduce([field_of_view(f.rgb) for f in frames])
-    inside = cv2.erode(inside.astype(np.uint8), np.ones((15, 15), np.uint8), borderValue=1) > 0
+    # The border of the picture is a static edge itself.
+    inside = cv2.erode(inside.astype(np.uint8), np.ones((15, 15), np.uint8), borderValue=0) > 0
     deviation = grey.std(0)
     if not inside.any() or np.median(deviation[inside]) < 6:
         return nothing
     mean = grey.mean(0)
     gradient = np.hypot(cv2.Sobel(mean, cv2.CV_32F, 1, 0) / 4, cv2.Sobel(mean, cv2.CV_32F, 0, 1) / 4)
-    edges = ((deviation < 2.5) & (gradient > 25) & inside).astype(np.uint8)
+    edges = ((deviation < 2) & (gradient > 25) & inside).astype(np.uint8)
     if edges.mean() > 0.1:  # too much of the picture to be an overlay
         return nothing
     grown = cv2.morphologyEx(cv2.dilate(edges, np.ones((5, 5), np.uint8)), cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(grown)
-    keep = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= 40) + 1 if count > 1 else []
-    return np.isin(labels, keep)
+    count, labels = cv2.connectedComponents(grown)
+    static = np.bincount(labels[edges > 0], minlength=count)
+    keep = (static >= 20) & (np.arange(count) > 0)
+    return keep[labels]
 
 
 def with_masks(frame: Frame, overlay_mask: Mask | None = None, margin: int = 2) -> Frame:

@@ -15,6 +15,7 @@ from video_io.frame import Frame
 from video_io.masks import field_of_view
 
 MULTIPLE = 32  # the networks halve the image five times
+_PROBE = 640  # long side, pixels, of the images in which the used part is looked for
 Box = tuple[int, int, int, int]
 
 
@@ -90,7 +91,7 @@ def plan_view(frames: Sequence[Frame], max_pixels: int = 320 * 256) -> View:
     x, y, w, h = part
     inside = np.zeros((h, w), bool)
     for image in images:
-        inside |= field_of_view(np.ascontiguousarray(image[y : y + h, x : x + w]))
+        inside |= field_of_view(np.ascontiguousarray(_part(image, part)), long_side=_PROBE)
     if not inside.any():
         raise InputError(
             f"all {len(frames)} frames looked at are black; expected a picture of tissue; check the recording"
@@ -122,9 +123,9 @@ def working_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
     return size
 
 
-def _reduced(rgb: NDArray[np.uint8], long_side: int = 640) -> NDArray[np.uint8]:
+def _reduced(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     h, w = rgb.shape[:2]
-    scale = long_side / max(h, w)
+    scale = _PROBE / max(h, w)
     if scale >= 1:
         return rgb
     return cv2.resize(rgb, (round(w * scale), round(h * scale)), interpolation=cv2.INTER_AREA)
@@ -144,38 +145,49 @@ def _source_box(found: Box, scale: float, width: int, height: int, shape: tuple[
 def _endoscope_part(images: list[NDArray[np.uint8]]) -> tuple[Box, str]:
     """The half of the screen that shows the endoscope's picture, or the whole; and a note with room for the box."""
     h, w = images[0].shape[:2]
-    stack = np.stack(images).astype(np.int16)
-    for axis, names in ((2, ("left", "right")), (1, ("upper", "lower"))):
-        seam = _seam(stack, axis)
+    few = images[:: -(-len(images) // 8)]
+    for axis, names in ((1, ("left", "right")), (0, ("upper", "lower"))):
+        seam = _seam(few, axis)
         if seam is None:
             continue
-        first, second = np.split(stack, [seam], axis=axis)
-        activity = [_activity(first), _activity(second)]
+        boxes = [(0, 0, seam, h), (seam, 0, w - seam, h)] if axis == 1 else [(0, 0, w, seam), (0, seam, w, h - seam)]
+        activity = [_activity([_part(image, box) for image in images]) for box in boxes]
         chosen = 1 if activity[1] > 1.5 * activity[0] else 0
         alike = max(activity) < 1.5 * min(activity)
         why = "both move alike, as the two eyes of a stereo endoscope do" if alike else "the other one hardly moves"
-        box = [0, 0, w, h]
-        at, length = (0, 2) if axis == 2 else (1, 3)
-        box[at], box[length] = (0, seam) if chosen == 0 else (seam, (w if axis == 2 else h) - seam)
-        note = f"the screen shows two pictures; the {names[chosen]} one is used ({{2}} x {{3}} pixels at {{0}}, {{1}}): {why}"
-        return (box[0], box[1], box[2], box[3]), note
+        where = f"the {names[chosen]} one is used ({{2}} x {{3}} pixels at {{0}}, {{1}})"
+        note = f"the screen shows two pictures; {where}: {why}"
+        return boxes[chosen], note
     return (0, 0, w, h), ""
 
 
-def _seam(stack: NDArray[np.int16], axis: int) -> int | None:
-    """The column (axis 2) or row (axis 1) at which a second picture begins, in the middle half of the screen."""
-    step = np.abs(np.diff(stack, axis=axis)).sum(-1) > 12
-    share = step.mean(axis=(0, 3 - axis))  # how often neighbours differ, for each border between columns or rows
-    length = stack.shape[axis]
+def _seam(images: list[NDArray[np.uint8]], axis: int) -> int | None:
+    """The column (axis 1) or row (axis 0) at which a second picture begins, in the middle half of the screen."""
+    length = images[0].shape[axis]
+    if length < 64:
+        return None
+    share = np.zeros(length - 1)  # how often neighbours differ, for each border between columns or rows
+    for image in images:
+        # Averaged along the seam, noise and texture go and the seam stays.
+        smooth = cv2.blur(image, (1, 15) if axis == 1 else (15, 1))
+        ahead, behind = np.split(smooth, [1], axis=axis)[1], np.split(smooth, [length - 1], axis=axis)[0]
+        step = cv2.transform(cv2.absdiff(ahead, behind), np.ones((1, 3), np.float32)) > 12
+        share += step.mean(axis=1 - axis) / len(images)
     low, high = length // 4, length - length // 4
     at = int(np.argmax(share[low:high])) + low
     around = np.r_[share[at - 6 : at - 2], share[at + 3 : at + 7]]
-    lit = [float((side.max(-1) > 10).mean()) for side in np.split(stack, [at + 1], axis=axis)]
-    if share[at] < 0.6 or share[at] < 2.5 * around.mean() or min(lit) < 0.05:
+    if share[at] < 0.5 or share[at] < 2.5 * around.mean():
         return None
-    return at + 1
+    sides = [np.split(image, [at + 1], axis=axis) for image in images]
+    lit = np.mean([[(side > 10).mean() for side in pair] for pair in sides], axis=0)
+    return at + 1 if lit.min() > 0.05 else None  # otherwise it is the border of the picture
 
 
-def _activity(part: NDArray[np.int16]) -> float:
+def _activity(parts: list[NDArray[np.uint8]]) -> float:
     """How much a part of the screen changes over the sample: mean standard deviation, grey levels."""
-    return float(part.mean(-1).std(0).mean())
+    return float(np.stack([part[::4, ::4] for part in parts]).astype(np.float32).mean(-1).std(0).mean())
+
+
+def _part(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    x, y, w, h = box
+    return image[y : y + h, x : x + w]

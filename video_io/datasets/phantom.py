@@ -1,7 +1,7 @@
 """Our own layout, which `simulate` writes.
 
-rgb/%04d.png or .jpg, depth/%04d.png (16 bit, mm = value / depth_scale, 400 unless intrinsics.json says otherwise, z, 0 =
-none), poses.txt (TUM, camera-to-world, mm), intrinsics.json, mesh.ply (mm), video.mp4.
+rgb/%04d.png or .jpg, depth/%04d.png (16 bit, z, mm = value / depth_scale, which is 400 unless intrinsics.json says
+otherwise, 0 = none), poses.txt (TUM, camera-to-world, mm), intrinsics.json, mesh.ply (mm), video.mp4.
 """
 
 from __future__ import annotations
