@@ -1,0 +1,244 @@
+"""Frames to geometry: depth with confidence, relative pose, intrinsics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from video_io.camera import Camera
+from video_io.errors import InputError
+from video_io.frame import Frame
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from foundation_adapters.network import Network, Prediction
+
+_BATCH = 8
+# The spread of log depth at which confidence is one half.
+_HALF_CONFIDENCE_STD = 0.1
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the network says of N frames of one size.
+
+    Depths and translations share one unknown unit, about a millimetre.
+
+    Attributes:
+        depth: (N, H, W) float32, z; 0 where the camera has no ray.
+        confidence: (N, H, W) float32 in [0, 1]: 1 / (1 + (std / 0.1)^2); 0 outside a frame's use_mask or without a ray.
+        log_std: (N, H, W) float32, standard deviation of log depth about its truth once the frame's scale is taken out.
+        previous_from_cam: (N, 4, 4) float64, takes points of a frame's camera to that of the frame before it; NaN where
+            there is none.
+        camera: the camera of the last frame.
+        state: what the next call needs of the last frame.
+    """
+
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    log_std: NDArray[np.float32]
+    previous_from_cam: NDArray[np.float64]
+    camera: Camera
+    state: Any = None
+
+
+class Estimator:
+    """The network, ready to be asked; made by `load_estimator`.
+
+    Attributes:
+        name, licence, source: of the model that gives the depth, for the run folder.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        name: str,
+        licence: str,
+        source: str,
+        depth_model: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ):
+        self._network, self._depth_model = network, depth_model
+        self.name, self.licence, self.source = name, licence, source
+
+    def estimate(self, frames: Sequence[Frame], previous: Geometry | None = None) -> Geometry:
+        """Depth, confidence and relative pose of consecutive frames.
+
+        Args:
+            frames: one size, sides multiples of 32, each with its camera.
+            previous: the result for the frames just before these, so that the first of them gets a relative pose.
+
+        Raises:
+            InputError: no frames, mixed sizes, a size that is no multiple of 32, a frame without a camera.
+        """
+        import torch
+
+        _check(frames)
+        if any(frame.camera is None for frame in frames):
+            raise InputError(f"frame {frames[0].index} has no camera: give one, or ask estimate_camera first")
+        state = previous.state if previous is not None else None
+        if state is not None and state.shape[-2:] != (frames[0].height // 8, frames[0].width // 8):
+            state = None
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(frames), _BATCH):
+                part, state = self._estimate_batch(frames[start : start + _BATCH], state)
+                parts.append(part)
+        joined = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Geometry(*joined, camera=frames[-1].camera, state=state)
+
+    def estimate_camera(self, frames: Sequence[Frame]) -> tuple[Camera, float]:
+        """A pinhole camera with square pixels and its principal point in the middle, from the look of the frames.
+
+        Returns:
+            The camera for the frames' size, its focal length the median over the frames, and the relative standard
+            deviation of the focal length over the frames.
+
+        Raises:
+            InputError: no frames, mixed sizes, a size that is no multiple of 32.
+        """
+        import torch
+
+        _check(frames)
+        width, height = frames[0].width, frames[0].height
+        with torch.inference_mode():
+            found = [self._network.focal(_images(frames[i : i + _BATCH])) for i in range(0, len(frames), _BATCH)]
+        logs = np.log(torch.cat(found).numpy().astype(float) * [width, height]).mean(1)
+        median = float(np.median(logs))
+        spread = 1.4826 * float(np.median(np.abs(logs - median)))
+        focal = math.exp(median)
+        return Camera.pinhole(width, height, focal, focal, width / 2, height / 2), spread
+
+    def _estimate_batch(self, frames: Sequence[Frame], state: Tensor | None) -> tuple[tuple[NDArray, ...], Tensor]:
+        import torch
+
+        image = _images(frames)
+        rays = _rays(frames, 1)
+        half = _rays(frames, 2)
+        found = self._network(image, half)
+        log_distance, log_std = found.log_distance, found.log_std
+        if self._depth_model is not None:
+            log_distance, log_std = self._depth_model(image, rays)
+        z = torch.nan_to_num(rays[:, 2])
+        has_ray = z > 1e-3
+        distance = log_distance.exp()
+        depth = torch.where(has_ray, distance * z, 0.0)
+        use = torch.from_numpy(np.stack([frame.use_mask for frame in frames]))
+        confidence = torch.where(use & has_ray, 1 / (1 + (log_std.exp() / _HALF_CONFIDENCE_STD) ** 2), 0.0)
+        poses = self._poses(found, log_distance, half, state)
+        arrays = (depth.numpy(), confidence.numpy(), log_std.contiguous().numpy(), poses)
+        return arrays, found.description[-1:].clone()
+
+    def _poses(
+        self, found: Prediction, log_distance: Tensor, half: Tensor, state: Tensor | None
+    ) -> NDArray[np.float64]:
+        import torch
+
+        now = found.description
+        before = torch.cat([now[:1] if state is None else state, now[:-1]])
+        vectors = self._network.relative_pose(now, before, half, log_distance).double().numpy()
+        seen = torch.isfinite(half).all(1)
+        unit = [
+            float(d[::2, ::2][s].median().exp()) if s.any() else 1.0 for d, s in zip(log_distance, seen, strict=True)
+        ]
+        poses = np.tile(np.eye(4), (len(now), 1, 1))
+        for pose, vector, scale in zip(poses, vectors, unit, strict=True):
+            pose[:3, :3] = _rotation(vector[:3])
+            pose[:3, 3] = vector[3:] * scale
+        if state is None:
+            poses[0] = np.nan
+        return poses
+
+
+def load_estimator(model: str = "tiny", adapter: str | Path | None = None) -> Estimator:
+    """Build an estimator.
+
+    Args:
+        model: `tiny`, or a Depth Anything checkpoint: a hub id or a folder.
+        adapter: folder of a peft adapter for that checkpoint (adapter_config.json, adapter_model.safetensors).
+
+    Raises:
+        InputError: an unknown model, missing weights, an adapter that does not fit; says what was tried.
+    """
+    from foundation_adapters.backbones import available, tiny
+
+    own = next(listing for listing in available() if listing.name == "tiny")
+    if model == "tiny":
+        if adapter is not None:
+            raise InputError(
+                "'tiny' takes no adapter: give a Depth Anything checkpoint with --model, or leave --adapter out"
+            )
+        return Estimator(tiny.build(), own.name, own.licence, own.source)
+    if "/" not in model and not Path(model).expanduser().is_dir():
+        raise InputError(
+            f"no model '{model}': give tiny, a Depth Anything hub id (owner/name), or a folder with such a checkpoint"
+        )
+    from foundation_adapters.backbones import depth_anything
+
+    depth_model = depth_anything.build(model)
+    if adapter is not None:
+        depth_model.model = _adapted(depth_model.model, Path(adapter).expanduser())
+    return Estimator(tiny.build(), depth_model.name, depth_model.licence, depth_model.source, depth_model)
+
+
+def _adapted(model: Any, folder: Path) -> Any:
+    if not (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{folder} is no adapter: expected a folder with adapter_config.json and adapter_model.safetensors"
+        )
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise InputError("an adapter needs 'peft': pip install peft") from error
+    try:
+        return PeftModel.from_pretrained(model, str(folder)).eval().requires_grad_(False)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise InputError(
+            f"the adapter in {folder} does not fit the model ({str(error).splitlines()[0]}): use the checkpoint "
+            "that it was trained for"
+        ) from error
+
+
+def _check(frames: Sequence[Frame]) -> None:
+    if not frames:
+        raise InputError("no frames: an estimate needs at least one")
+    sizes = {(frame.width, frame.height) for frame in frames}
+    if len(sizes) > 1:
+        raise InputError(f"frames of {len(sizes)} sizes ({sorted(sizes)}): one window holds one size")
+    width, height = sizes.pop()
+    if width % 32 or height % 32 or min(width, height) < 64:
+        raise InputError(
+            f"frames of {width} x {height}: sides must be multiples of 32 and at least 64; "
+            "video_io.view plans such a size"
+        )
+
+
+def _images(frames: Sequence[Frame]) -> Tensor:
+    import torch
+
+    # (N, H, W, 3) permuted is channels last already: no copy is made for the layout.
+    return torch.from_numpy(np.stack([frame.rgb for frame in frames])).permute(0, 3, 1, 2).float().div_(255)
+
+
+def _rays(frames: Sequence[Frame], stride: int) -> Tensor:
+    """Unit rays (N, 3, H / stride, W / stride); one map, expanded, where all frames share the camera."""
+    import torch
+
+    cameras = [frame.camera.scaled(frame.width // stride, frame.height // stride) for frame in frames]
+    distinct = cameras[:1] if all(c == cameras[0] for c in cameras) else cameras
+    rays = torch.from_numpy(np.stack([camera.ray_map() for camera in distinct])).permute(0, 3, 1, 2)
+    return rays.expand(len(frames), -1, -1, -1)
+
+
+def _rotation(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rodrigues' formula."""
+    angle = float(np.linalg.norm(vector))
+    x, y, z = vector / max(angle, 1e-12)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross

@@ -1,0 +1,51 @@
+"""Train the shipped default network: python tools/train_default.py DATA VALIDATION OUT [--minutes 65] [--resume].
+
+DATA and VALIDATION are folders of scenes from tools/make_training_data.py. The result is OUT/tiny.safetensors; copy it
+to foundation_adapters/weights/tiny.safetensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+# Threads that wait must sleep: spinning ones starve the others when the machine is shared (three times slower here).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from foundation_adapters.train import Config, describe, train
+from video_io.errors import InputError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("validation", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--resume", action="store_true", help="go on from OUT/checkpoint.pt")
+    simple = [f for f in fields(Config) if f.type in ("int", "float")]
+    for field in simple:
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=eval_type(field.type), default=field.default)
+    args = parser.parse_args()
+    config = replace(Config(), **{f.name: getattr(args, f.name) for f in simple})
+    print(describe(config), flush=True)
+    try:
+        path = train(
+            args.data, args.validation, args.out, config, resume=args.resume, say=lambda s: print(s, flush=True)
+        )
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"weights: {path}")
+    return 0
+
+
+def eval_type(name: str) -> type:
+    return {"int": int, "float": float}[name]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
