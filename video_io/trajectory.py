@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 Float = NDArray[np.float64]
 
@@ -60,6 +59,8 @@ class Trajectory:
 
     def write_tum(self, path: Path) -> None:
         """Write `time_s tx ty tz qx qy qz qw`, camera-to-world, one line a pose."""
+        from scipy.spatial.transform import Rotation
+
         quaternions = Rotation.from_matrix(self.world_from_cam[:, :3, :3]).as_quat()
         lines = [
             f"{t / 1e9:.9f} " + " ".join(f"{v:.9g}" for v in (*centre, *q))
@@ -74,6 +75,8 @@ class Trajectory:
         Raises:
             ValueError: a line that has not 8 numbers, a zero quaternion, or times that do not rise.
         """
+        from scipy.spatial.transform import Rotation
+
         rows = []
         for number, line in enumerate(Path(path).read_text().splitlines(), 1):
             text = line.split("#")[0].split()
