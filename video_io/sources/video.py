@@ -138,10 +138,11 @@ class VideoFile:
             base = stream.time_base
             per_frame = 1 / (self._rate * float(base))
             decoder = _Decoding(container, stream).frames()
+            keys = np.array(sorted(e.timestamp for e in stream.index_entries if e.is_keyframe), np.int64)
             seekable, last = True, -per_frame
             for target in targets * per_frame:
                 if seekable and target - last > 30 * per_frame:
-                    seekable, decoder = self._seek(container, stream, target, last)
+                    seekable, decoder = self._seek(container, stream, keys, target, last)
                 frame = _walk(decoder, self._start + max(target, last + per_frame) - 0.4 * per_frame)
                 if frame is None:
                     break
@@ -152,13 +153,14 @@ class VideoFile:
                     chosen.append(Frame.of(rgb, position, self._time_ns(frame.pts, position, base)))
         return chosen
 
-    def _seek(self, container: Any, stream: Any, target: float, last: float) -> tuple[bool, Iterator[av.VideoFrame]]:
+    def _seek(
+        self, container: Any, stream: Any, keys: NDArray[np.int64], target: float, last: float
+    ) -> tuple[bool, Iterator[av.VideoFrame]]:
         """Jump to the key frame before `target`; False where that lies behind, so that jumping is of no use."""
         container.seek(int(self._start + target), backward=True, stream=stream)
         decoder = _Decoding(container, stream).frames()
-        keys = [e.timestamp for e in stream.index_entries if e.is_keyframe and e.timestamp <= self._start + target]
-        useful = not keys or keys[-1] > self._start + last
-        return useful, decoder
+        before = keys[keys <= self._start + target]
+        return not len(keys) or (len(before) > 0 and before[-1] > self._start + last), decoder
 
     def _seconds(self, pts: int | None, stream: Any) -> float:
         return float(((pts or 0) - self._start) * stream.time_base)
