@@ -28,7 +28,7 @@ def jpeg(rgb: Image, quality: int = 85) -> bytes:
 
 
 def painted_depth(depth: NDArray[np.floating], confidence: NDArray[np.floating], near: float, far: float) -> Image:
-    """Depth as colours, near is blue and far is red as in the recording, equal ratios get equal steps; grey where there is none."""
+    """Depth as colours, from blue (near) to red (far) in equal ratios; grey where there is none."""
     valid = (confidence > 0) & (depth > 0)
     level = np.log(np.where(valid, depth, near) / near) / np.log(max(far / near, 1 + 1e-9))
     colors = cv2.applyColorMap((255 * np.clip(level, 0, 1)).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]

@@ -1,0 +1,278 @@
+"""The command line. Everything heavy is imported inside the command that needs it, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from video_io.errors import InputError
+
+OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+DEMO = "demo"
+
+Out = Annotated[Path | None, arg(aliases=["-o"], metavar="FOLDER", help_behavior_hint="")]
+File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
+Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
+Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+FieldOfView = Literal["none", "circle", "octagon", "rounded"]
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Turn an endoscopic video into camera path, depth and a mesh: a run folder that `endorecon view` shows.
+
+    Example: endorecon reconstruct colonoscopy.mp4
+    """
+
+    input: Positional[Path]
+    """A video file, or a folder of images in the order of their names. The word demo stands for a clip that comes
+    with the program."""
+    out: Out = None
+    """Where to write; by default runs/NAME, after the input."""
+    camera: File = None
+    """The calibration, of the whole image: a run's camera.json, an intrinsics.json, OpenCV YAML or XML, or COLMAP's
+    cameras.txt. Without it the focal length is estimated from the images."""
+    model: str = "tiny"
+    """Depth model: a name that `endorecon models` lists, a hub id such as depth-anything/Depth-Anything-V2-Small-hf,
+    or a local folder with such a checkpoint."""
+    adapter: Folder = None
+    """Folder of an adapter for the model."""
+    every: int = 1
+    """Use every n-th frame."""
+    max_frames: Count = None
+    """Stop after this many used frames."""
+    fps: float = 30.0
+    """Frames a second of a folder of images; a video has its own times."""
+    live: bool = False
+    """Open the viewer and watch while it works."""
+    overwrite: bool = False
+    """Replace the run that the output folder holds."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Look at a run in the viewer: image, depth, camera path, mesh and figures. It listens on this machine only."""
+
+    run: Positional[Path]
+    """A folder that `endorecon reconstruct` has made."""
+    report: bool = False
+    """Open the run's report in the browser instead."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Compare a run with the truth: camera path, depth and surface.
+
+    Example: endorecon evaluate runs/video --truth ../data/traced_colon
+    """
+
+    run: Positional[Path]
+    """A folder that `endorecon reconstruct` has made."""
+    truth: Path
+    """A folder with poses, depth and mesh: what `endorecon simulate` writes, a C3VD sequence, or SimCol3D."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Make a phantom clip with its exact depth, poses, camera and mesh.
+
+    Example: endorecon simulate --scene passage --frames 120 --out passage
+    """
+
+    scene: str = "colon"
+    """Kind of anatomy: colon, passage, abdomen, tissue or plaster."""
+    out: Out = None
+    """A new folder; by default phantoms/SCENE_SEED."""
+    frames: int = 90
+    """Length of the clip."""
+    seed: int = 0
+    """Everything random follows from it."""
+    fps: float = 30.0
+    """Frames a second."""
+    camera: File = None
+    """Camera to film with, in any form that `reconstruct --camera` takes; by default a pinhole of 320 x 256 pixels."""
+    field_of_view: FieldOfView = "none"
+    """The part of the image that the optics fill."""
+    extras: bool = False
+    """Also write normals and albedo."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """List the depth models, their size, licence and where they come from."""
+
+
+Command = Reconstruct | View | Evaluate | Simulate | Models
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 for input that can't be used, 130 when interrupted."""
+    names = {"reconstruct": Reconstruct, "view": View, "evaluate": Evaluate, "simulate": Simulate, "models": Models}
+    command: Command = tyro.extras.subcommand_cli_from_dict(
+        names,
+        prog="endorecon",
+        description="From an endoscopic video to a 3D scene: camera path, depth with confidence, and a mesh.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    try:
+        return _RUNNERS[type(command)](command)
+    except InputError as error:
+        print(f"endorecon: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("endorecon: stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _reconstruct(command: Reconstruct) -> int:
+    source, name = _input(command.input)
+    out = command.out or Path("runs") / name
+    from endorecon.reconstruct import reconstruct_video
+    from endorecon.run import read_run
+
+    with _Bars() as bars:
+        path = reconstruct_video(
+            source,
+            out,
+            camera=command.camera,
+            model=command.model,
+            adapter=command.adapter,
+            every=command.every,
+            max_frames=command.max_frames,
+            live=command.live,
+            fps=command.fps,
+            overwrite=command.overwrite,
+            progress=bars,
+        )
+    run = read_run(path)
+    frames, timings = run.info["frames"], run.info["timings_s"]
+    seconds = timings.get("total", sum(timings.values()))
+    parts = f"{frames['segments']} segment{'' if frames['segments'] == 1 else 's'}"
+    speed = frames["read"] / max(seconds, 1e-9)
+    print(f"{frames['tracked']} of {frames['read']} frames tracked in {parts}, {speed:.1f} frames a second")
+    print(f"scale: {run.info['scale']}")
+    for warning in run.info["warnings"]:
+        print(f"note: {warning}")
+    print(f"\nresult     {path}\nlook at it endorecon view {path}\nreport     {path / 'report.html'}")
+    if run.status == "interrupted":
+        print("endorecon: stopped early; what there was is saved", file=sys.stderr)
+        return INTERRUPTED
+    return OK
+
+
+def _view(command: View) -> int:
+    from endorecon.run import read_run
+
+    run = read_run(command.run)
+    if command.report:
+        if run.report_path is None:
+            raise InputError(f"the run in '{run.path}' has no report (status: {run.status}); reconstruct again")
+        import webbrowser
+
+        print(run.report_path)
+        webbrowser.open(run.report_path.resolve().as_uri())
+        return OK
+    if run.recording_path is None:
+        raise InputError(f"the run in '{run.path}' has no recording (status: {run.status}); reconstruct again")
+    from endorecon.views.rerun import open_recording
+
+    return open_recording(run.recording_path)
+
+
+def _evaluate(command: Evaluate) -> int:
+    from endorecon.evaluate.protocol import evaluate_run, table
+
+    result = evaluate_run(command.run, command.truth)
+    if command.json:
+        import json
+
+        print(json.dumps(result.to_dict(), indent=2))
+    else:
+        print(table(result))
+    return OK
+
+
+def _simulate(command: Simulate) -> int:
+    from rendering.phantom.clip import simulate
+    from video_io.camera_files import read_camera
+
+    camera = read_camera(command.camera) if command.camera else None
+    out = command.out or Path("phantoms") / f"{command.scene}_{command.seed}"
+    with _Bars() as bars:
+        path = simulate(
+            command.scene,
+            command.seed,
+            command.frames,
+            camera,
+            command.fps,
+            out,
+            command.field_of_view,
+            command.extras,
+            progress=lambda done: bars("rendering", done, command.frames),
+        )
+    run = f"runs/{path.name}"
+    print(f"result      {path}")
+    print(f"reconstruct endorecon reconstruct {path / 'video.mp4'} --camera {path / 'intrinsics.json'} --out {run}")
+    print(f"compare     endorecon evaluate {run} --truth {path}")
+    return OK
+
+
+def _models(command: Models) -> int:
+    from foundation_adapters.backbones import available
+
+    for model in available():
+        size = "" if model.size_mb is None else f", {model.size_mb:g} MB"
+        print(f"{model.name}{size}\n    {model.about}\n    weights: {model.source}\n    licence: {model.licence}")
+    return OK
+
+
+_RUNNERS: dict[type, Callable[..., int]] = {
+    Reconstruct: _reconstruct,
+    View: _view,
+    Evaluate: _evaluate,
+    Simulate: _simulate,
+    Models: _models,
+}
+
+
+def _input(given: Path) -> tuple[Path, str]:
+    """The input and the name of its run; the word `demo` is the clip that comes with the program."""
+    if str(given) == DEMO and not given.exists():
+        return Path(__file__).parent / "demo" / "colon.mp4", DEMO
+    path = given.expanduser()
+    return path, (path.name if path.is_dir() else path.stem) or path.resolve().name
+
+
+class _Bars:
+    """Progress bars on stderr, one a stage: `bars(stage, done, total)`, where `total` may be None."""
+
+    def __enter__(self) -> _Bars:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._tasks: dict[str, int] = {}
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._tasks[stage], completed=done, total=total)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
