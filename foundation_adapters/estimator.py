@@ -132,7 +132,7 @@ class Estimator:
         use = torch.from_numpy(np.stack([frame.use_mask for frame in frames]))
         confidence = torch.where(use & has_ray, 1 / (1 + (log_std.exp() / _HALF_CONFIDENCE_STD) ** 2), 0.0)
         poses = self._poses(found, log_distance, half, state)
-        arrays = (depth.numpy(), confidence.numpy(), log_std.contiguous().numpy(), poses)
+        arrays = (depth.numpy(), confidence.numpy(), log_std.exp().numpy(), poses)
         return arrays, found.description[-1:].clone()
 
     def _poses(

@@ -7,19 +7,24 @@ posterior mean corrects the map, its posterior variance says how well the correc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from endorecon.tracking.observation import Observation
+from video_io.camera import Camera
+from video_io.frame import Frame
 
 Float = NDArray[np.float64]
 
 REACH = 0.22  # correlation length of the network's error, as a share of the image width
 ERROR_STD = 0.10  # of the network's log distance, after the best scale
 NEAREST_NOISE = 0.01  # no landmark is trusted beyond one per cent
-GRID = (16, 20)
-SAMPLES = 320
+GRID = (12, 15)
+SAMPLES = 240
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,11 @@ class Correction:
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+
+    @staticmethod
+    def constant(log_scale: float) -> Correction:
+        """One scale for the whole image, nothing else known."""
+        return Correction(np.full(GRID, log_scale, np.float32), np.full(GRID, ERROR_STD, np.float32))
 
     def apply(
         self, distance: NDArray[np.float32], log_std: NDArray[np.float32]
@@ -41,10 +51,47 @@ class Correction:
         return distance * np.exp(mean), np.maximum(log_std * known, spread * 0.5)
 
 
+@dataclass(frozen=True)
+class NetworkDepth:
+    """What the network says of one image: distance (H, W) along the unit rays, and the standard deviation of its log."""
+
+    distance: NDArray[np.float32]
+    log_std: NDArray[np.float32]
+
+    @staticmethod
+    def of(depth: NDArray[np.float32], log_std: NDArray[np.float32], camera: Camera) -> NetworkDepth:
+        """From z-depth; where the camera has no ray, the distance is 1 and its spread infinite."""
+        z = camera.ray_map()[..., 2]
+        good = np.isfinite(depth) & (depth > 0) & (z > 1e-3)
+        distance = np.where(good, depth / np.where(good, z, 1.0), 1.0)
+        return NetworkDepth(distance.astype(np.float32), np.where(good, log_std, np.inf).astype(np.float32))
+
+    def observe(
+        self,
+        frame: Frame,
+        camera: Camera,
+        world_from_cam: Float,
+        correction: Correction,
+        segment: int,
+        is_keyframe: bool,
+        figures: dict[str, float],
+    ) -> Observation:
+        """The frame with its corrected depth, at its place."""
+        distance, spread = correction.apply(self.distance, self.log_std)
+        z = camera.ray_map()[..., 2]
+        good = frame.use_mask & np.isfinite(spread) & np.isfinite(z)
+        depth = np.where(good, distance * z, 0).astype(np.float32)
+        spread = np.where(good, spread, np.inf).astype(np.float32)
+        # One half where one standard deviation is a tenth of the depth.
+        confidence = (1 / (1 + (spread / 0.1) ** 2)).astype(np.float32)
+        frame = replace(frame, camera=camera)
+        return Observation(frame, depth, confidence, spread, world_from_cam, segment, is_keyframe, figures)
+
+
 def fit_correction(pixels: Float, log_ratio: Float, variance: Float, width: int, height: int) -> Correction:
     """Fit the correction to landmarks at `pixels` (N, 2) with log(true / network distance) and its variance (N,)."""
     if len(pixels) == 0:
-        return Correction(np.zeros(GRID, np.float32), np.full(GRID, ERROR_STD, np.float32))
+        return Correction.constant(0.0)
     if len(pixels) > SAMPLES:
         # The most certain ones, thinned evenly over the image by the order in which they were found.
         keep = np.argsort(variance, kind="stable")[:SAMPLES]
@@ -61,11 +108,13 @@ def fit_correction(pixels: Float, log_ratio: Float, variance: Float, width: int,
     for _ in range(3):
         # Reweighting makes the Gaussian noise robust: wrong landmarks lose their say.
         covariance = among + np.diag(noise / weight)
-        solved = np.linalg.solve(covariance, np.concatenate([target[:, None], across.T], 1))
-        error = (target - among @ solved[:, 0]) ** 2
+        factor = cho_factor(covariance, lower=True, overwrite_a=True, check_finite=False)
+        solved = cho_solve(factor, target, check_finite=False)
+        error = (target - among @ solved) ** 2
         weight = 1 / (1 + error / (4 * noise + 0.02**2))
-    mean = scale + across @ solved[:, 0]
-    variance_left = ERROR_STD**2 - np.einsum("ij,ji->i", across, solved[:, 1:])
+    mean = scale + across @ solved
+    explained = cho_solve(factor, across.T, check_finite=False)
+    variance_left = ERROR_STD**2 - np.einsum("ij,ji->i", across, explained)
     std = np.sqrt(np.maximum(variance_left, 1e-6))
     return Correction(mean.reshape(GRID).astype(np.float32), std.reshape(GRID).astype(np.float32))
 

@@ -19,8 +19,9 @@ Points = NDArray[np.float32]
 
 WINDOW_PX = 15
 LEVELS = 3
-FORWARD_BACKWARD_PX = 0.6
+FORWARD_BACKWARD_PX = 1.0
 BORDER_PX = 4
+NOISE_FLOOR = 8.0  # grey levels
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,17 @@ class FeatureImage:
 
 def feature_image(frame: Frame) -> FeatureImage:
     """Take local brightness and contrast out of the green channel, in which vessels stand out best."""
-    green = frame.rgb[..., 1].astype(np.float32)
-    valid = frame.use_mask.astype(np.float32)
     size = (0, 0)
+    green = frame.rgb[..., 1].astype(np.float32)
+    smooth = cv2.GaussianBlur(green, size, 1.0)
+    valid = frame.use_mask.astype(np.float32)
     # Means are taken over usable pixels only, so that the black border casts no halo.
     weight = np.maximum(cv2.GaussianBlur(valid, size, 8), 1e-3)
-    mean = cv2.GaussianBlur(green * valid, size, 8) / weight
-    detail = (green - mean) * valid
+    mean = cv2.GaussianBlur(smooth * valid, size, 8) / weight
+    detail = (smooth - mean) * valid
     contrast = np.sqrt(cv2.GaussianBlur(detail * detail, size, 8) / weight)
-    # The floor keeps flat, noisy regions flat: sensor noise is one to two grey levels.
-    normalised = np.clip(128 + 40 * detail / (contrast + 3.0), 0, 255).astype(np.uint8)
+    # The floor keeps flat, dark, noisy regions flat: corners of the sensor's noise are never found again.
+    normalised = np.clip(128 + 40 * detail / (contrast + NOISE_FLOOR), 0, 255).astype(np.uint8)
     blocked = (~frame.use_mask | frame.specular_mask).astype(np.uint8)
     blocked[:BORDER_PX], blocked[-BORDER_PX:], blocked[:, :BORDER_PX], blocked[:, -BORDER_PX:] = 1, 1, 1, 1
     usable = np.where(cv2.dilate(blocked, np.ones((7, 7), np.uint8)) > 0, 0, 255).astype(np.uint8)

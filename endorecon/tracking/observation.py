@@ -18,6 +18,7 @@ class Observation:
         frame: the working image, its masks and its camera.
         depth: (H, W) float32, z in the camera frame, in the unit of the pose.
         confidence: (H, W) float32 in [0, 1]; 0 where there is no depth.
+        log_std: (H, W) float32, standard deviation of the log depth.
         world_from_cam: (4, 4) float64.
         segment: number of the segment that the pose belongs to; poses of different segments can't be compared.
         is_keyframe: whether the joint refinement rests on it.
@@ -27,6 +28,7 @@ class Observation:
     frame: Frame
     depth: NDArray[np.float32]
     confidence: NDArray[np.float32]
+    log_std: NDArray[np.float32]
     world_from_cam: NDArray[np.float64]
     segment: int
     is_keyframe: bool
@@ -40,5 +42,5 @@ class Refused:
     index: int
     time_ns: int
     reason: str
-    segment: int
+    segment: int = 0
     figures: dict[str, float] = field(default_factory=dict)

@@ -14,9 +14,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-RADIUS_PX = 5
+RADIUS_PX = 7
 MOST_SHIFT_PX = 3.0
-LEAST_CORRELATION = 0.7
+LEAST_CORRELATION = 0.5
 LEAST_ZOOM, MOST_ZOOM = 0.4, 3.0
 _ITERATIONS = 8
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from endorecon.tracking.adjust import adjust
-from endorecon.tracking.densify import Correction, fit_correction
+from endorecon.tracking.densify import Correction, NetworkDepth
 from endorecon.tracking.features import FeatureImage, detect, feature_image, follow
 from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.observation import Observation, Refused
 from endorecon.tracking.patches import Patches, align, cut
 from endorecon.tracking.pose import Pose, solve
-from foundation_adapters.estimator import Geometry
 from video_io.camera import Camera
+from video_io.curate import assess, is_cut
 from video_io.frame import Frame
 
 Float = NDArray[np.float64]
@@ -76,38 +75,45 @@ class Tracker:
         self.segments: list[Map] = []
         self.placed: dict[int, tuple[int, int]] = {}
         self._last: _Last | None = None
+        self._previous: Frame | None = None
         self._refusals = 0
 
     # -- placing --------------------------------------------------------------------------------------------------
 
-    def place(self, frames: Sequence[Frame], geometry: Geometry) -> Iterator[Observation | Refused]:
-        """Place each frame of a window, in order.
+    def place(self, frame: Frame, net: NetworkDepth, guess: Float | None = None) -> Observation | Refused:
+        """Place the next frame.
 
         Args:
-            frames: frames at the working size.
-            geometry: the network's depth (N, H, W), confidence and relative poses of these frames.
+            frame: at the working size, with its masks.
+            net: what the network says of its depth.
+            guess: the network's relative pose (4, 4, previous_from_cam, in the unit of its depth), NaN or None if there is none.
         """
-        z = np.maximum(self.camera.ray_map()[..., 2], 1e-3)
-        for k, frame in enumerate(frames):
-            distance = geometry.depth[k] / z
-            yield self._place(frame, distance, geometry.confidence[k], geometry.previous_from_cam[k])
+        quality = assess(frame)
+        if self._previous is not None and is_cut(self._previous, frame):
+            # What was followed is gone; the next good frame starts a segment.
+            self._last, self._refusals = None, 0
+        self._previous = frame
+        if quality.verdict:
+            return self._refuse(frame, f"the frame is {quality.verdict}", quality.figures())
+        placed = self._place(frame, net, np.full((4, 4), np.nan) if guess is None else guess)
+        return replace(placed, figures={**placed.figures, **quality.figures()})
 
-    def _place(
-        self, frame: Frame, distance: NDArray[np.float32], confidence: NDArray[np.float32], guess: Float
-    ) -> Observation | Refused:
+    def _refuse(self, frame: Frame, reason: str, figures: dict[str, float] | None = None) -> Refused:
+        self._refusals += 1
+        if self._refusals >= self.settings.patience:
+            self._last, self._refusals = None, 0
+        return Refused(frame.index, frame.time_ns, reason, max(len(self.segments) - 1, 0), figures or {})
+
+    def _place(self, frame: Frame, net: NetworkDepth, guess: Float) -> Observation | Refused:
         image = feature_image(frame)
-        log_net = np.log(np.maximum(distance, 1e-6))
+        log_net = np.log(net.distance)
         if self._last is None:
-            return self._begin(frame, image, log_net, distance, confidence)
+            return self._begin(frame, image, net, log_net)
         scene = self.segments[-1]
         pixels, kept, pose = self._pose(image, guess)
         reason = self._objection(pose, kept)
-        if reason:
-            self._refusals += 1
-            if self._refusals >= self.settings.patience:
-                self._last, self._refusals = None, 0
-            return Refused(frame.index, frame.time_ns, reason, len(self.segments) - 1)
-        assert pose is not None
+        if reason or pose is None:
+            return self._refuse(frame, reason)
         self._refusals = 0
         good = np.flatnonzero(kept)[pose.inliers]
         landmark, pixels, patches = self._last.landmark[good], pixels[good], self._last.patches[good]
@@ -132,16 +138,14 @@ class Tracker:
             patches = patches.joined(cut(image.grey, log_net, pixels[before:]))
             self._refine_window(scene)
         self._last = _Last(image, landmark, pixels, patches, number)
-        depth = distance * np.exp(scene.alpha[number]) * self.camera.ray_map()[..., 2]
-        return Observation(frame, depth.astype(np.float32), confidence, scene.pose(number), len(self.segments) - 1, key, figures)
+        flat = Correction.constant(float(scene.alpha[number]))
+        return net.observe(frame, self.camera, scene.pose(number), flat, len(self.segments) - 1, key, figures)
 
-    def _begin(
-        self, frame: Frame, image: FeatureImage, log_net: Float, distance: NDArray[np.float32], confidence: NDArray[np.float32]
-    ) -> Observation | Refused:
+    def _begin(self, frame: Frame, image: FeatureImage, net: NetworkDepth, log_net: Float) -> Observation | Refused:
         """Start a segment: its world is this frame's camera, its unit the network's."""
         pixels = detect(image, np.zeros((0, 2), np.float32), self.settings.landmarks, self._spacing)
         if len(pixels) < self.settings.least_inliers:
-            return Refused(frame.index, frame.time_ns, f"only {len(pixels)} points can be followed here", len(self.segments))
+            return self._refuse(frame, f"only {len(pixels)} points can be followed here")
         scene = Map(self.camera)
         empty = Sight(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
         scene.add_frame(np.eye(4), empty, 0.0, keyframe=True)
@@ -149,8 +153,8 @@ class Tracker:
         self.segments.append(scene)
         self.placed[frame.index] = (len(self.segments) - 1, 0)
         self._last = _Last(image, scene.sights[0].landmark, pixels, cut(image.grey, log_net, pixels), 0)
-        depth = distance * self.camera.ray_map()[..., 2]
-        return Observation(frame, depth, confidence, np.eye(4), len(self.segments) - 1, True, {"landmarks": float(len(pixels))})
+        figures = {"landmarks": float(len(pixels))}
+        return net.observe(frame, self.camera, np.eye(4), Correction.constant(0.0), len(self.segments) - 1, True, figures)
 
     @property
     def _spacing(self) -> float:

@@ -1,0 +1,181 @@
+"""A whole job: from a path that the user gives to a finished run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from endorecon.clock import Clock
+from endorecon.reconstruct import Progress, Result, reconstruct
+from endorecon.run import RunWriter, holds_run, read_run
+from endorecon.spool import Spool
+from video_io.camera import Camera
+from video_io.camera_files import read_camera
+from video_io.clip import Clip
+from video_io.errors import InputError
+from video_io.sources import open_source
+
+if TYPE_CHECKING:
+    from endorecon.scenes.tsdf import TsdfScene
+    from foundation_adapters.estimator import Estimator
+
+# Of an estimated log focal length, from phantom clips that the network was not trained on (docs/training.md).
+FOCAL_STD = 0.06
+SCALE_UNKNOWN = "up to scale: one camera and no known length; the unit is the depth model's guess of a millimetre"
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """The camera of the working image, whether it was given, and how uncertain its log focal length is (0: given)."""
+
+    camera: Camera
+    note: str
+    focal_std: float
+
+
+def reconstruct_video(
+    input: Path,
+    out: Path,
+    camera: Path | None = None,
+    model: str = "tiny",
+    adapter: Path | None = None,
+    every: int = 1,
+    max_frames: int | None = None,
+    fps: float = 30.0,
+    live: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda *_: None,
+) -> Path:
+    """Reconstruct a video file or a folder of images into a run folder (docs/run_folder.md).
+
+    Args:
+        input: the video or folder.
+        out: the run folder to make.
+        camera: calibration of the input's whole image; without it the intrinsics are estimated.
+        model, adapter: depth model and its adapter, as `load_estimator` takes them.
+        every, max_frames, fps: which frames, and the rate of inputs that have no times.
+        live: open a viewer that shows the work.
+        overwrite: replace the run that `out` holds.
+        progress: called with a stage's name, frames done, and how many there are, where that is known.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: input, camera, model or output that can't be used.
+    """
+    from threadpoolctl import threadpool_limits
+
+    from endorecon.scenes.tsdf import TsdfScene
+    from endorecon.tracking.tracker import Tracker
+    from foundation_adapters.estimator import load_estimator
+
+    if holds_run(out) and not overwrite:
+        RunWriter(out, {}, overwrite)  # says what to do, before any work is done
+    clock = Clock()
+    with clock.stage("open"):
+        source = open_source(input, every, max_frames, fps)
+        clip = Clip.of(source, read_camera(camera) if camera else None)
+        estimator = load_estimator(model, adapter)
+        intrinsics = _intrinsics(clip, estimator, camera)
+        clip = clip.with_camera(intrinsics.camera)
+    config = {
+        "input": str(input), "camera": camera, "model": model, "adapter": adapter, "every": every,
+        "max_frames": max_frames, "fps": fps, "source": source.describe,
+    }  # fmt: skip
+    scenes: list[TsdfScene] = []
+
+    def make_scene(median_depth: float) -> TsdfScene:
+        scenes.append(TsdfScene.for_depth(median_depth))
+        return scenes[-1]
+
+    # The many small systems that tracking solves are slower on several threads than on one.
+    with RunWriter(out, config, overwrite) as run, Spool(run.path) as spool, threadpool_limits(1, "blas"):
+        view = _views(run.path, live)
+        view.started(source.name, intrinsics.camera)
+        tracker = Tracker(intrinsics.camera)
+        result = reconstruct(
+            clip, estimator, tracker, make_scene, lambda o: run.depth(o.frame.index, o.depth, o.confidence),
+            view, spool, clock, progress, intrinsics.focal_std,
+        )  # fmt: skip
+        if not tracker.placed:
+            reasons = sorted({row.reason for row in result.rows}, key=[row.reason for row in result.rows].count)
+            raise InputError(
+                f"none of the {len(result.rows)} frames could be placed ({reasons[-1] if reasons else 'no frame was read'}); "
+                "expected sharp pictures of tissue with some texture; check the recording, or choose a part of it"
+            )
+        used = result.segments[result.main].camera
+        run.camera(used, clip.view.source_camera(used), clip.view, intrinsics.focal_std > 0, intrinsics.note)
+        run.finish(
+            result.rows,
+            result.trajectory,
+            result.mesh,
+            status="interrupted" if result.interrupted else "finished",
+            scale=SCALE_UNKNOWN,
+            model=estimator.name,
+            licence=estimator.licence,
+            warnings=warnings(clip, result, intrinsics, scenes),
+            timings=clock.seconds,
+        )
+        view.finished(read_run(run.path))
+    return run.path
+
+
+def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
+    if clip.camera is not None:
+        return Intrinsics(clip.camera, f"given: {given}", 0.0)
+    found, spread = estimator.estimate_camera(clip.probes())
+    return Intrinsics(found, "estimated from the images", float(np.hypot(FOCAL_STD, spread / 2)))
+
+
+def _views(path: Path, live: bool):  # type: ignore[no-untyped-def]
+    from endorecon.views.base import Views
+    from endorecon.views.report import ReportView
+    from endorecon.views.rerun import RerunView
+
+    return Views([RerunView(path / "recording.rrd", live), ReportView(path / "report.html")])
+
+
+def warnings(clip: Clip, result: Result, intrinsics: Intrinsics, scenes: Sequence[TsdfScene]) -> list[str]:
+    """Sentences that the person who reads the report should see."""
+    found = list(clip.view.notes)
+    rows, used = result.rows, result.segments[result.main]
+    if clip.source.skipped:
+        some = ", ".join(f"{index} ({reason})" for index, reason in clip.source.skipped[:3])
+        found.append(f"{len(clip.source.skipped)} frames could not be read and were left out: {some}")
+    refused = [row for row in rows if row.status == "refused"]
+    if refused:
+        common = max({row.reason for row in refused}, key=[row.reason for row in refused].count)
+        found.append(f"{len(refused)} of {len(rows)} frames have no place, most often because {common}")
+    counts = [sum(r.status == "tracked" and r.segment == s for r in rows) for s in range(len(result.segments))]
+    if len(counts) > 1:
+        found.append(
+            f"the clip falls into {len(counts)} segments of {', '.join(map(str, counts))} frames whose poses can't be "
+            f"compared; the trajectory and the mesh show segment {result.main}, the longest"
+        )
+    if intrinsics.focal_std > 0:
+        focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
+        found.append(
+            f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, pinhole, no distortion); "
+            "for measurements give --camera"
+        )
+    if _still(result):
+        found.append("the camera hardly moved: depth and shape rest on the depth model alone, not on parallax")
+    found += [w for scene in scenes for w in scene.warnings]
+    if result.interrupted:
+        found.append(f"the run was stopped after {len(rows)} frames")
+    return found
+
+
+def _still(result: Result) -> bool:
+    """Whether the path's extent is less than two per cent of the depth of what was seen."""
+    centres = result.trajectory.centres
+    if result.mesh is None or len(centres) < 2 or not len(result.mesh.vertices):
+        return len(centres) < 2
+    extent = np.linalg.norm(np.ptp(centres, axis=0))
+    far = np.median(np.linalg.norm(result.mesh.vertices - centres.mean(0), axis=1))
+    return bool(extent < 0.02 * far)

@@ -1,0 +1,166 @@
+"""From a video to a scene: read, estimate, track, refine, fuse, save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from endorecon.clock import Clock
+from endorecon.run import FrameRow
+from endorecon.spool import Spool
+from endorecon.tracking.densify import NetworkDepth
+from endorecon.tracking.observation import Observation, Refused
+from endorecon.tracking.refine import Refined, refine
+from endorecon.tracking.tracker import Tracker
+from video_io.clip import Clip
+from video_io.frame import Frame
+from video_io.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from endorecon.scenes.tsdf import TsdfScene
+    from foundation_adapters.estimator import Estimator
+    from rendering.mesh import Mesh
+
+WINDOW = 8  # frames that the network sees at once
+Progress = Callable[[str, int, int | None], None]
+
+
+class Watcher(Protocol):
+    """What watches a reconstruction; it never changes it."""
+
+    def observed(self, observation: Observation) -> None: ...
+    def refused(self, refused: Refused) -> None: ...
+    def refined(self, trajectory: Trajectory) -> None: ...
+    def mesh(self, mesh: Mesh) -> None: ...
+
+
+@dataclass
+class Result:
+    """What came of a clip.
+
+    Attributes:
+        rows: a line for every frame that was read, in order.
+        segments: the refined segments; poses of different segments can't be compared.
+        main: the segment that the trajectory and the mesh show: the one with most frames.
+        trajectory: poses of the main segment.
+        mesh: its surface.
+        interrupted: whether the user ended it early.
+    """
+
+    rows: list[FrameRow] = field(default_factory=list)
+    segments: list[Refined] = field(default_factory=list)
+    main: int = 0
+    trajectory: Trajectory = field(default_factory=lambda: Trajectory(np.zeros(0, np.int64), np.zeros((0, 4, 4))))
+    mesh: Mesh | None = None
+    interrupted: bool = False
+
+
+def reconstruct(
+    clip: Clip,
+    estimator: Estimator,
+    tracker: Tracker,
+    make_scene: Callable[[float], TsdfScene],
+    save: Callable[[Observation], None],
+    watcher: Watcher,
+    spool: Spool,
+    clock: Clock,
+    progress: Progress,
+    focal_std: float = 0.0,
+) -> Result:
+    """Reconstruct a clip in two passes: place every frame; then, with all of them refined together, fuse.
+
+    Args:
+        clip: the input, with its camera.
+        estimator: frames to depth, its spread, and relative pose.
+        tracker: fresh; keeps a map for each segment of the clip.
+        make_scene: an empty scene for a median depth.
+        save: takes each placed frame with its final depth and pose.
+        watcher: is told what happens.
+        spool: keeps the network's depth between the passes.
+        clock: adds up the seconds of each stage.
+        progress: called with a stage's name, frames done, and how many there are, where that is known.
+        focal_std: how uncertain the log focal length of the clip's camera is; 0 if it was given.
+    """
+    result, geometry = Result(), None
+    try:
+        for window in clock.each("read", windows(clip.frames())):
+            with clock.stage("estimate"):
+                geometry = estimator.estimate(window, geometry)
+            for frame, depth, spread, guess in zip(
+                window, geometry.depth, geometry.log_std, geometry.previous_from_cam, strict=True
+            ):
+                net = NetworkDepth.of(depth, spread, tracker.camera)
+                with clock.stage("track"):
+                    placed = tracker.place(frame, net, guess)
+                with clock.stage("save"):
+                    spool.keep(frame, net)
+                with clock.stage("view"):
+                    watcher.observed(placed) if isinstance(placed, Observation) else watcher.refused(placed)
+                result.rows.append(FrameRow.of(placed))
+                progress("tracking", len(result.rows), clip.source.frame_count)
+    except KeyboardInterrupt:
+        # What there is gets refined, fused and saved; a second interrupt ends that too.
+        result.interrupted = True
+    with clock.stage("refine"):
+        result.segments = [refine(segment, focal_std) for segment in tracker.segments]
+    result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
+    scene, poses = None, {}
+    for final in finals(clip, tracker, result, spool, clock):
+        with clock.stage("save"):
+            save(final)
+        if final.segment == result.main:
+            poses[final.frame.time_ns] = final.world_from_cam
+            with clock.stage("fuse"):
+                scene = scene or make_scene(_median_depth(final))
+                scene.integrate(final)
+        progress("fusing", len(poses), len(tracker.placed))
+    if scene is not None:
+        result.trajectory = Trajectory(np.array(list(poses)), np.stack(list(poses.values())))
+        with clock.stage("mesh"):
+            result.mesh = scene.mesh()
+        with clock.stage("view"):
+            watcher.refined(result.trajectory)
+            watcher.mesh(result.mesh)
+    return result
+
+
+def finals(clip: Clip, tracker: Tracker, result: Result, spool: Spool, clock: Clock) -> Iterator[Observation]:
+    """Every placed frame again, with its refined pose and its corrected depth; its row is brought up to date."""
+    rows = {row.index: k for k, row in enumerate(result.rows)}
+    left = len(tracker.placed)
+    for frame in clock.each("read again", clip.frames() if left else ()):
+        if frame.index not in tracker.placed:
+            continue
+        segment, number = tracker.placed[frame.index]
+        refined, row = result.segments[segment], result.rows[rows[frame.index]]
+        figures = {**row.figures, "refined_residual_px": float(refined.residual_px[number])}
+        result.rows[rows[frame.index]] = replace(row, figures=figures)
+        with clock.stage("correct"):
+            final = spool.read(frame.index).observe(
+                frame, refined.camera, refined.world_from_cam[number], refined.corrections[number],
+                segment, row.is_keyframe, figures,
+            )  # fmt: skip
+        yield final
+        left -= 1
+        if not left:
+            return
+
+
+def windows(frames: Iterable[Frame], size: int = WINDOW) -> Iterator[list[Frame]]:
+    """Consecutive frames in groups; the last group may be smaller."""
+    window: list[Frame] = []
+    for frame in frames:
+        window.append(frame)
+        if len(window) == size:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _median_depth(observation: Observation) -> float:
+    valid = observation.confidence > 0
+    return float(np.median(observation.depth[valid])) if valid.any() else 1.0
