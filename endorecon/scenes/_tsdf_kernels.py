@@ -19,7 +19,9 @@ STENCIL_PX = 2
 MIN_COSINE = 0.087  # 85 degrees: beyond it the surface is seen edge-on and its depth means little
 MAX_BEND = 0.02  # relative second difference of inverse depth: 0 on a plane, large at an occlusion edge
 FREE_WEIGHT = 0.3
-TOUCHED_BAND = 0.75  # the outer quarter of the ramp only counts in blocks that are touched anyway
+MAX_STEPS = 16
+# the part of the ramp for which blocks are made; the rest only counts where there are blocks anyway
+TOUCHED_BEHIND, TOUCHED_BEFORE = 0.75, 0.75
 HIGHLIGHT_WEIGHT = 0.1
 COLOR_UNIT = 256.0
 
@@ -137,14 +139,14 @@ def insert(keys, rows, coordinates, count, bx, by, bz):
 
 
 @njit(cache=True, error_model="numpy")
-def touch(surfels, rays, pose, side, band, pixel, keys, rows, coordinates, count, stamps, stamp, touched):
+def touch(surfels, rays, pose, side, pixel, keys, rows, coordinates, count, stamps, stamp, touched):
     """Find or make the blocks near the measured surface.
 
     `pixel` is the angle between neighbouring pixels, `side` a block's edge length. Returns (blocks in use, blocks
     touched); touched -1 when there was no room for a new block.
     """
     number = 0
-    last = np.full(3, EMPTY)
+    last = np.full(MAX_STEPS + 1, EMPTY)
     for y in range(surfels.shape[0]):
         for x in range(surfels.shape[1]):
             weight, distance = surfels[y, x, 4], surfels[y, x, 6]
@@ -155,8 +157,10 @@ def touch(surfels, rays, pose, side, band, pixel, keys, rows, coordinates, count
             if (x | y) & 1 and 4 * distance * pixel < side * cosine:
                 continue
             px, py, pz = rays[y, x, 0] * distance, rays[y, x, 1] * distance, rays[y, x, 2] * distance
-            for step in range(3):
-                along = (step - 1) * TOUCHED_BAND * band
+            behind, before = TOUCHED_BEHIND / surfels[y, x, 5], TOUCHED_BEFORE / surfels[y, x, 5]
+            steps = min(int(np.ceil((behind + before) / (0.4 * side))), MAX_STEPS)
+            for step in range(steps + 1):
+                along = (behind + before) * step / steps - behind
                 qx = px + along * surfels[y, x, 0]
                 qy = py + along * surfels[y, x, 1]
                 qz = pz + along * surfels[y, x, 2]

@@ -46,9 +46,9 @@ def wavy(camera, seed=0):
 
 
 def test_values_on_a_plane_are_those_worked_out_by_hand():
-    scene = TsdfScene(voxel=0.5, reference_depth=10)
+    scene = TsdfScene(voxel=0.5, truncation=2, reference_depth=10)
     add(scene, 10)
-    # the voxel centred at z = 9.25 lies 0.75 before the plane, and the truncation is 4 x 0.5 = 2
+    # the voxel centred at z = 9.25 lies 0.75 before the plane, and the truncation is 2
     value, weight, color = voxel_at(scene, (0.2, 0.2, 9.3))
     assert value == pytest.approx(0.375, abs=1e-5)
     # its pixel is (33, 25): ray (1.5, 1.5, 60), cosine 60 / sqrt(60^2 + 2 * 1.5^2) = 0.99938
@@ -82,7 +82,7 @@ def test_a_steep_plane_is_not_pushed_outwards():
 
 @pytest.mark.parametrize("camera", [CAMERA, FISHEYE], ids=["pinhole", "fisheye"])
 def test_the_kernels_agree_with_the_reference(camera):
-    scene = TsdfScene(voxel=0.5, reference_depth=10)
+    scene = TsdfScene(voxel=0.5, truncation=2, reference_depth=10)
     log_std = np.random.default_rng(1).uniform(0.02, 0.3, (48, 64)).astype(np.float32)
     confidence = np.random.default_rng(2).uniform(0, 1, (48, 64)).astype(np.float32)
     confidence[10:20, 30:40] = 0
@@ -208,7 +208,7 @@ def test_pixels_without_confidence_leave_a_hole():
 
 
 def test_memory_is_bounded_by_coarser_voxels():
-    scene = TsdfScene(voxel=0.25, max_blocks=60, reference_depth=10)
+    scene = TsdfScene(voxel=0.25, truncation=1, max_blocks=60, reference_depth=10)
     for step in range(12):
         pose = np.eye(4)
         pose[0, 3] = step
