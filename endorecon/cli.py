@@ -31,16 +31,13 @@ class Reconstruct:
     """
 
     input: Positional[Path]
-    """A video file, or a folder of images in the order of their names. The word demo stands for a clip that comes
-    with the program."""
+    """A video file, or a folder of images in the order of their names; demo is a clip that comes along."""
     out: Out = None
     """Where to write; by default runs/NAME, after the input."""
     camera: File = None
-    """The calibration, of the whole image: a run's camera.json, an intrinsics.json, OpenCV YAML or XML, or COLMAP's
-    cameras.txt. Without it the focal length is estimated from the images."""
+    """Calibration: a run's camera.json, an intrinsics.json, OpenCV YAML or XML, COLMAP's cameras.txt."""
     model: str = "tiny"
-    """Depth model: a name that `endorecon models` lists, a hub id such as depth-anything/Depth-Anything-V2-Small-hf,
-    or a local folder with such a checkpoint."""
+    """Depth model: a name that `endorecon models` lists, a hub id, or a local folder with a checkpoint."""
     adapter: Folder = None
     """Folder of an adapter for the model."""
     every: int = 1
@@ -136,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _reconstruct(command: Reconstruct) -> int:
     source, name = _input(command.input)
     out = command.out or Path("runs") / name
-    from endorecon.reconstruct import reconstruct_video
+    from endorecon.job import reconstruct_video
     from endorecon.run import read_run
 
     with _Bars() as bars:
@@ -262,13 +259,14 @@ class _Bars:
         columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._tasks: dict[str, int] = {}
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
+        self._progress.start()  # when there is something to show; further calls change nothing
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)
         self._progress.update(self._tasks[stage], completed=done, total=total)

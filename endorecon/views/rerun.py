@@ -5,13 +5,17 @@ The viewer listens on 127.0.0.1 only and its telemetry is off: a recording shows
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -58,13 +62,14 @@ class RerunView:
         self._reach = 1.0  # typical depth, the measure of drawn sizes
         self._far = 0.0
         self._mesh: Mesh | None = None
+        self._viewer: LiveViewer | None = None
         self._figures: dict[str, list[tuple[int, int, float]]] = {}  # index, time_ns, value; not yet sent
 
     def started(self, name: str, camera: Camera) -> None:
         rec = rr.RecordingStream(APPLICATION, recording_id=f"{name}-{time.time_ns()}")
         sinks: list[rr.FileSink | rr.GrpcSink] = [rr.FileSink(str(self._path))]
-        if self._live and (address := start_live_viewer(self._say)):
-            sinks.append(rr.GrpcSink(address))
+        if self._live and (viewer := self._open_viewer()):
+            sinks.append(rr.GrpcSink(viewer.address))
         rec.set_sinks(*sinks)
         rec.send_recording_name(name)
         rec.log("world", rr.ViewCoordinates.RDF, static=True)
@@ -138,8 +143,18 @@ class RerunView:
         self._rec.flush()
         self._rec.disconnect()
         self._rec = None
+        if self._viewer is not None and self._viewer.page:
+            self._viewer.close()  # a browser keeps what it has got; a window stays open by itself
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _open_viewer(self) -> LiveViewer | None:
+        self._viewer = LiveViewer.start()
+        if self._viewer is None:
+            self._say("the viewer did not start; the recording is written all the same")
+        elif self._viewer.page:
+            self._say(f"no screen found; watch at {self._viewer.page} in a browser on this machine")
+        return self._viewer
 
     def _begin(self, seen: Observation) -> None:
         """What needs the first frame: sizes to draw in, the camera's frustum, the layout."""
@@ -281,29 +296,53 @@ def open_recording(path: Path, say: Callable[[str], None] = print) -> int:
     return subprocess.run(command, env=_private_environment(), check=False).returncode
 
 
-def start_live_viewer(say: Callable[[str], None] = print) -> str:
-    """Start a viewer that waits for data; returns the address to send to, empty if it does not start."""
-    port = _free_port()
-    command = [*_viewer(), "--port", str(port), "--expect-data-soon"]
-    if not _has_screen():
-        page = _free_port()
-        command += ["--serve-web", "--web-viewer-port", str(page)]
-        source = f"rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{port}%2Fproxy"
-        say(f"no screen found; watch at http://127.0.0.1:{page}/?url={source} in a browser on this machine")
-    # Its own session: Ctrl-C stops the reconstruction and leaves the viewer open.
-    silent = subprocess.DEVNULL
-    process = subprocess.Popen(
-        command, env=_private_environment(), start_new_session=True, stdout=silent, stderr=silent
-    )
-    for _ in range(150):
-        if process.poll() is not None:
-            break
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return f"rerun+http://127.0.0.1:{port}/proxy"
-        time.sleep(0.1)
-    say("the viewer did not start; the recording is written all the same")
-    return ""
+@dataclass(frozen=True)
+class LiveViewer:
+    """A viewer that takes data while it is made.
+
+    Attributes:
+        address: where to send the data.
+        process: the viewer; leads its own process group.
+        page: the address to open in a browser; empty if the viewer has a window of its own.
+    """
+
+    address: str
+    process: subprocess.Popen[bytes]
+    page: str
+
+    @staticmethod
+    def start() -> LiveViewer | None:
+        """A viewer that is ready to take data; None if it does not start."""
+        port, page = _free_port(), ""
+        command = [*_viewer(), "--port", str(port), "--expect-data-soon"]
+        if not _has_screen():
+            web_port = _free_port()
+            command += ["--serve-web", "--web-viewer-port", str(web_port)]
+            page = f"http://127.0.0.1:{web_port}/?url=rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{port}%2Fproxy"
+        # Its own session: Ctrl-C stops the reconstruction and leaves the viewer open.
+        silent = subprocess.DEVNULL
+        process = subprocess.Popen(
+            command, env=_private_environment(), start_new_session=True, stdout=silent, stderr=silent
+        )
+        viewer = LiveViewer(f"rerun+http://127.0.0.1:{port}/proxy", process, page)
+        for _ in range(150):
+            if process.poll() is not None:
+                return None
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    if page:
+                        atexit.register(viewer.close)  # a server without a window must not outlive the run
+                    return viewer
+            time.sleep(0.1)
+        viewer.close()
+        return None
+
+    def close(self) -> None:
+        """End the viewer and what it has started."""
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait()
 
 
 def _viewer() -> list[str]:
