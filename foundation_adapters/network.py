@@ -99,6 +99,7 @@ def save_weights(network: nn.Module, path: Path, notes: dict[str, str]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, str(path), metadata={"notes": json.dumps(notes)})
+    path.chmod(0o644)
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, str]:

@@ -115,6 +115,8 @@ def _check_folder(folder: Path) -> None:
 
 
 def _load(where: str, local: bool) -> tuple[nn.Module, dict]:
+    from safetensors import SafetensorError
+
     try:
         from transformers import DepthAnythingForDepthEstimation
     except ImportError as error:
@@ -123,7 +125,7 @@ def _load(where: str, local: bool) -> tuple[nn.Module, dict]:
         return DepthAnythingForDepthEstimation.from_pretrained(
             where, use_safetensors=True, local_files_only=local, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if local:
             raise InputError(

@@ -68,7 +68,9 @@ def test_random_cuts_stay_in_bounds_and_cover_sizes() -> None:
 
 def test_batch_holds_pairs_first_with_their_motion(scenes: Path) -> None:
     opened = open_folder(scenes)
-    batch = make_batch([(opened[0], [0, 1], full_cut(opened[0].camera)), (opened[1], [2], full_cut(opened[1].camera))], (160, 128))
+    batch = make_batch(
+        [(opened[0], [0, 1], full_cut(opened[0].camera)), (opened[1], [2], full_cut(opened[1].camera))], (160, 128)
+    )
     assert batch.rgb.shape == (3, 3, 128, 160)
     assert batch.rays.shape == (3, 3, 64, 80)
     assert batch.pairs == 1
@@ -126,8 +128,15 @@ def test_training_runs_saves_and_resumes(scenes: Path, tmp_path: Path) -> None:
     from foundation_adapters.network import Network, load_weights
 
     config = Config(
-        minutes=0.03, batch=3, pairs=1, sizes=((96, 64),), final_size=(96, 64), final_batch=3, final_pairs=1,
-        log_every=1, threads=1,
+        minutes=0.03,
+        batch=3,
+        pairs=1,
+        sizes=((96, 64),),
+        final_size=(96, 64),
+        final_batch=3,
+        final_pairs=1,
+        log_every=1,
+        threads=1,
     )
     said: list[str] = []
     path = train(scenes, scenes, tmp_path, config, build=Network, say=said.append)
