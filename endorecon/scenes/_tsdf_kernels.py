@@ -30,7 +30,6 @@ COLOR_UNIT = 256.0
 def measure_surfels(depth, confidence, log_std, rays, reference_depth, far, tau_min, tau_max, surfels):
     """Turn each pixel into a small plane with a weight; weight 0 where the pixel must not be used."""
     h, w = depth.shape
-    graded = log_std.size > 0
     for line in prange(h):
         y = np.int64(line)  # the parallel index is unsigned, and y - 2 would wrap
         for x in range(w):
@@ -60,9 +59,7 @@ def measure_surfels(depth, confidence, log_std, rays, reference_depth, far, tau_
             if not -facing > MIN_COSINE:
                 continue
             distance = z / rays[y, x, 2]
-            tau = tau_max
-            if graded:
-                tau = min(max(2.0 * log_std[y, x] * distance, tau_min), tau_max)
+            tau = min(max(2.0 * log_std[y, x] * distance, tau_min), tau_max)
             near = reference_depth / z
             surfels[y, x, 0], surfels[y, x, 1], surfels[y, x, 2] = nx, ny, nz
             surfels[y, x, 3] = facing * distance

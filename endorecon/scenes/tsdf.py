@@ -18,9 +18,10 @@ from video_io.camera import Camera
 from video_io.frame import Frame
 
 VOXELS_A_DEPTH = 64
-# 12 / 64 of the median depth: with errors of 5 % that differ from frame to frame, the distance of the fused surface to
-# the true one is half of what 4 voxels give, since the frames' ramps still overlap
-TRUNCATION_VOXELS = 12
+# The ramp of a pixel is two standard deviations of its depth to either side, so near folds stay thin and the ramps of
+# frames whose errors differ still overlap. With errors of 5 %, 4 voxels for all doubled the fused surface's error.
+TRUNCATION_VOXELS = 16
+LOG_STD = 0.06
 FAR_DEPTHS = 6.0
 _LOOKUP_SIZE = 512
 _LOOKUP_MARGIN_PX = 8
@@ -59,7 +60,7 @@ class TsdfScene:
 
         Args:
             voxel: edge length of a voxel.
-            truncation: distance at which the signed distance is cut off at most; 12 voxels unless given.
+            truncation: largest distance at which the signed distance is cut off; 16 voxels unless given.
             max_blocks: most blocks of 8 x 8 x 8 voxels that are kept, 7 KB each.
             reference_depth: the depth at which a pixel counts once: nearer ones count more, since the error of a
                 depth grows with it. 64 voxels unless given.
@@ -126,7 +127,8 @@ class TsdfScene:
             confidence: (H, W) in [0, 1]; 0 is invalid.
             camera: the camera of this image size.
             world_from_cam: (4, 4) pose.
-            log_std: (H, W) standard deviation of log depth; the surer a depth, the steeper its distance ramp.
+            log_std: (H, W) standard deviation of log depth; the surer a depth, the steeper and shorter its distance
+                ramp. 0.06 everywhere unless given.
             specular_mask: (H, W), True on highlights, whose colour hardly counts.
 
         Raises:
@@ -135,7 +137,7 @@ class TsdfScene:
         from endorecon.scenes import _tsdf_kernels as kernels
 
         shape = (camera.height, camera.width)
-        log_std = np.empty((0, 0), np.float32) if log_std is None else log_std
+        log_std = np.broadcast_to(np.float32(LOG_STD), shape) if log_std is None else log_std
         specular_mask = np.zeros(shape, np.bool_) if specular_mask is None else specular_mask
         pose = np.ascontiguousarray(world_from_cam, np.float64)
         _check(shape, pose, rgb=rgb, depth=depth, confidence=confidence, log_std=log_std, specular_mask=specular_mask)
@@ -220,7 +222,7 @@ class TsdfScene:
 
 def _check(shape: tuple[int, int], pose: NDArray[np.float64], **maps: NDArray) -> None:
     for name, values in maps.items():
-        if values.shape[:2] != shape and not (name == "log_std" and values.size == 0):
+        if values.shape[:2] != shape:
             raise ValueError(f"{name} is {values.shape}, the camera's image is {shape}")
     if pose.shape != (4, 4) or not np.all(np.isfinite(pose)):
         raise ValueError("a pose must be a finite 4 x 4 matrix; refuse the frame instead of integrating it")

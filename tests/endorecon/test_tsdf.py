@@ -25,6 +25,7 @@ def add(scene, depth, camera=CAMERA, pose=None, confidence=1.0, rgb=(200, 100, 5
     depth = np.broadcast_to(np.asarray(depth, np.float32), (camera.height, camera.width))
     confidence = np.broadcast_to(np.float32(confidence), depth.shape)
     image = np.broadcast_to(np.array(rgb, np.uint8), (*depth.shape, 3))
+    more = {"log_std": np.ones(depth.shape, np.float32), **more}  # so uncertain that the truncation is the ramp
     scene.integrate_depth(image, depth, confidence, camera, np.eye(4) if pose is None else pose, **more)
 
 
