@@ -130,9 +130,10 @@ class Estimator:
         distance = log_distance.exp()
         depth = torch.where(has_ray, distance * z, 0.0)
         use = torch.from_numpy(np.stack([frame.use_mask for frame in frames]))
-        confidence = torch.where(use & has_ray, 1 / (1 + (log_std.exp() / _HALF_CONFIDENCE_STD) ** 2), 0.0)
+        std = log_std.exp().contiguous()
+        confidence = torch.where(use & has_ray, 1 / (1 + (std / _HALF_CONFIDENCE_STD) ** 2), 0.0)
         poses = self._poses(found, log_distance, half, state)
-        arrays = (depth.numpy(), confidence.numpy(), log_std.exp().numpy(), poses)
+        arrays = (depth.numpy(), confidence.numpy(), std.numpy(), poses)
         return arrays, found.description[-1:].clone()
 
     def _poses(

@@ -113,7 +113,7 @@ def test_other_architecture_is_refused(checkpoint: Path, tmp_path: Path) -> None
 def test_pickled_weights_are_not_read(checkpoint: Path, tmp_path: Path) -> None:
     folder = _copy(checkpoint, tmp_path / "pickle")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match="expected config.json and model.safetensors"):
+    with pytest.raises(InputError, match=r"expected config\.json and model\.safetensors"):
         depth_anything.build(str(folder))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from foundation_adapters.augment import augment
-from foundation_adapters.shards import Cut, fast_rays, full_cut, make_batch, open_folder, random_batch, random_cut
+from foundation_adapters.shards import Cut, fast_rays, full_cut, make_batch, open_folder, random_cut
 from foundation_adapters.train import Config, learning_rate, rotation_vector, train
 from video_io.camera import Camera
 from video_io.errors import InputError
