@@ -62,13 +62,15 @@ def mesh_picture(mesh: Mesh, path: Float, turn_rad: float, width: int = 560, hei
     view = np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ axes * [[1], [1], [np.sign(np.linalg.det(axes))]]
     seen, line = (points - centre) @ view.T, (path - centre) @ view.T
     low, high = np.percentile(seen[:, :2], [0.5, 99.5], axis=0)
+    if len(line):
+        low, high = np.minimum(low, line[:, :2].min(0)), np.maximum(high, line[:, :2].max(0))
     scale = 0.9 * min(width / max(high[0] - low[0], 1e-9), height / max(high[1] - low[1], 1e-9))
     shift = np.array([width, height]) / 2 - scale * (low + high) / 2
     facing = -(mesh.vertex_normals @ view.T)[:, 2]
     order = np.flatnonzero(facing > 0)
     order = order[np.argsort(-seen[order, 2])]
     colors = mesh.colors[order].astype(float) if mesh.colors is not None else np.full((len(order), 3), 190.0)
-    shaded = np.clip(colors * (0.45 + 0.65 * facing[order, None]), 0, 255).astype(np.uint8)
+    shaded = np.clip(colors * (0.7 + 0.6 * facing[order, None]), 0, 255).astype(np.uint8)
     edge = mesh.vertices[mesh.faces[:: max(1, len(mesh.faces) // 2000), :2]]
     spot = int(np.clip(np.ceil(1.5 * scale * np.median(np.linalg.norm(edge[:, 0] - edge[:, 1], axis=1))), 1, 9))
     at = np.floor(seen[order, :2] * scale + shift - (spot - 1) / 2).astype(int)
@@ -106,7 +108,7 @@ def path_svg(centres: Float, keyframes: Sequence[int], axes: tuple[int, int], na
 
 def series_svg(times_s: Float, values: Float, name: str) -> str:
     """A figure over time; a gap where there is no value."""
-    width, height, left, bottom, top = 440, 120, 46, 18, 10
+    width, height, left, bottom, top = 440, 120, 62, 18, 10
     finite = np.isfinite(values)
     low, high = float(values[finite].min()), float(values[finite].max())
     pad = 0.05 * (high - low) or 0.05 * abs(high) or 1.0

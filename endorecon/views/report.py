@@ -200,7 +200,7 @@ def _figures(run: Run) -> str:
         values = np.array([row.figures.get(name, np.nan) for row in run.rows], float)
         if np.isfinite(values[::step]).sum() > 1:
             plots.append(draw.series_svg(times[::step], values[::step], name))
-    return f"<h2>Quality over time</h2><div class='two'>{''.join(plots)}</div>" if plots else ""
+    return f"<h2>Quality over time</h2><div class='many'>{''.join(plots)}</div>" if plots else ""
 
 
 def _speed_and_camera(run: Run) -> str:
@@ -293,6 +293,7 @@ h1 em.finished{background:#2e9e5b}h1 em.failed{background:#d0433b}
 overflow-wrap:anywhere}.tiles span{color:var(--soft);font-size:13px}
 .warnings{background:#fff4d6;color:#5c4300;border-left:4px solid #e0a100;border-radius:6px;margin:16px 0;
 padding:10px 14px 10px 32px}.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:16px}
+.many{display:grid;grid-template-columns:repeat(auto-fit,minmax(290px,1fr));gap:14px}
 .three{display:grid;grid-template-columns:repeat(3,1fr);gap:12px}figure{margin:0}
 img{display:block;width:100%;border-radius:6px;margin-bottom:6px}figcaption{font-size:13px}
 svg{width:100%;background:var(--card);border-radius:8px;display:block}svg text{font:11px system-ui;fill:var(--soft)}

@@ -32,7 +32,7 @@ from video_io.errors import InputError
 from video_io.trajectory import Trajectory
 
 APPLICATION = "endorecon"
-MAX_PLOTS = 4
+PLOTS = ("inlier_share", "residual_px", "landmarks", "sharpness")  # shown first, of what tracking measures
 _SEGMENT_COLORS = ((79, 195, 247), (255, 183, 77), (174, 213, 129), (240, 98, 146), (186, 104, 200), (255, 241, 118))
 _KEYFRAME_COLOR = (224, 224, 224, 110)
 _FIGURES_AT_ONCE = 10
@@ -64,6 +64,7 @@ class RerunView:
         self._mesh: Mesh | None = None
         self._viewer: LiveViewer | None = None
         self._figures: dict[str, list[tuple[int, int, float]]] = {}  # index, time_ns, value; not yet sent
+        self._names: set[str] = set()
 
     def started(self, name: str, camera: Camera) -> None:
         rec = rr.RecordingStream(APPLICATION, recording_id=f"{name}-{time.time_ns()}")
@@ -140,6 +141,9 @@ class RerunView:
         if self._mesh is not None and len(self._mesh.faces):
             self._rec.log("world/mesh", _mesh(self._mesh), static=True)
         self._send_figures()
+        if self._names and not self._names.issuperset(PLOTS):
+            shown = [*(n for n in PLOTS if n in self._names), *sorted(self._names.difference(PLOTS))][: len(PLOTS)]
+            self._rec.send_blueprint(_layout(shown), make_active=True, make_default=True)
         self._rec.flush()
         self._rec.disconnect()
         self._rec = None
@@ -171,7 +175,7 @@ class RerunView:
             image_plane_distance=0.3 * self._reach,
         )
         self._rec.log("world/camera/image", pinhole, static=True)
-        self._rec.send_blueprint(_layout(list(seen.figures)), make_active=True, make_default=True)
+        self._rec.send_blueprint(_layout(PLOTS), make_active=True, make_default=True)
 
     def _at(self, index: int, time_ns: int) -> None:
         assert self._rec is not None
@@ -186,6 +190,7 @@ class RerunView:
             frame = rr.TimeColumn("frame", sequence=index.astype(int))
             times = [frame, rr.TimeColumn("video_time", duration=time_ns / 1e9)]
             self._rec.send_columns(f"figures/{name}", indexes=times, columns=rr.Scalars.columns(scalars=value))
+        self._names |= self._figures.keys()
         self._figures.clear()
 
     def _extend_path(self, seen: Observation) -> None:
@@ -233,7 +238,7 @@ def _layout(figures: Sequence[str]) -> rrb.Blueprint:
     no_legend = rrb.PlotLegend(visible=False)
     plots = [
         rrb.TimeSeriesView(origin=f"figures/{name}", name=name.replace("_", " "), plot_legend=no_legend)
-        for name in list(figures)[:MAX_PLOTS]
+        for name in figures
     ]
     plots.append(rrb.TextLogView(origin="refused", name="Refused frames"))
     return rrb.Blueprint(
