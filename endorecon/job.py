@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from endorecon.clock import Clock
 from endorecon.reconstruct import Progress, Result, reconstruct
 from endorecon.run import RunWriter, holds_run, read_run
 from endorecon.spool import Spool
+from endorecon.tracking.calibrate import calibrate
+from endorecon.tracking.densify import NetworkDepth
 from video_io.camera import Camera
 from video_io.camera_files import read_camera
 from video_io.clip import Clip
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
     from endorecon.scenes.tsdf import TsdfScene
     from foundation_adapters.estimator import Estimator
 
-# Of an estimated log focal length, from phantom clips that the network was not trained on (docs/training.md).
-FOCAL_STD = 0.06
+# Of the log focal length that the network estimates, on phantom scenes that it was not trained on (docs/training.md).
+FOCAL_STD = 0.3
+CALIBRATION_FRAMES = 24
 SCALE_UNKNOWN = "up to scale: one camera and no known length; the unit is the depth model's guess of a millimetre"
 
 
@@ -105,7 +109,8 @@ def reconstruct_video(
         if not tracker.placed:
             reasons = sorted({row.reason for row in result.rows}, key=[row.reason for row in result.rows].count)
             raise InputError(
-                f"none of the {len(result.rows)} frames could be placed ({reasons[-1] if reasons else 'no frame was read'}); "
+                f"none of the {len(result.rows)} frames could be placed "
+                f"({reasons[-1] if reasons else 'no frame was read'}); "
                 "expected sharp pictures of tissue with some texture; check the recording, or choose a part of it"
             )
         used = result.segments[result.main].camera
@@ -126,10 +131,16 @@ def reconstruct_video(
 
 
 def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
+    """The given camera; or one that starts from the look of the frames and is settled by how they move."""
     if clip.camera is not None:
         return Intrinsics(clip.camera, f"given: {given}", 0.0)
-    found, spread = estimator.estimate_camera(clip.probes())
-    return Intrinsics(found, "estimated from the images", float(np.hypot(FOCAL_STD, spread / 2)))
+    looks, _ = estimator.estimate_camera(clip.probes())
+    frames = list(islice(clip.with_camera(looks).frames(), CALIBRATION_FRAMES))
+    geometry = estimator.estimate(frames)
+    nets = [NetworkDepth.of(d, s, looks) for d, s in zip(geometry.depth, geometry.log_std, strict=True)]
+    found = calibrate(frames, nets, looks, FOCAL_STD)
+    how = "and how they move" if found.observable else "alone, since they move too little to show the focal length"
+    return Intrinsics(found.camera, f"estimated from the look of the images {how}", found.log_focal_std)
 
 
 def _views(path: Path, live: bool):  # type: ignore[no-untyped-def]
@@ -160,8 +171,8 @@ def warnings(clip: Clip, result: Result, intrinsics: Intrinsics, scenes: Sequenc
     if intrinsics.focal_std > 0:
         focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
         found.append(
-            f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, pinhole, no distortion); "
-            "for measurements give --camera"
+            f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, pinhole, no "
+            "distortion); for measurements give --camera"
         )
     if _still(result):
         found.append("the camera hardly moved: depth and shape rest on the depth model alone, not on parallax")

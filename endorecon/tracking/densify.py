@@ -29,7 +29,7 @@ SAMPLES = 240
 
 @dataclass(frozen=True)
 class Correction:
-    """log(true distance / network distance) over the image: mean and standard deviation on a coarse grid (rows, columns)."""
+    """log(true distance / network distance) over the image: mean and standard deviation on a coarse grid."""
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
@@ -53,7 +53,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class NetworkDepth:
-    """What the network says of one image: distance (H, W) along the unit rays, and the standard deviation of its log."""
+    """What the network says of one image: distance (H, W) along the unit rays, and its log's deviation."""
 
     distance: NDArray[np.float32]
     log_std: NDArray[np.float32]

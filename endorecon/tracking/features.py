@@ -59,7 +59,7 @@ def feature_image(frame: Frame) -> FeatureImage:
 
 
 def detect(image: FeatureImage, existing: Points, count: int, spacing_px: float) -> Points:
-    """Up to `count` new corner points, (N, 2) float32 in pixels, at least `spacing_px` from each other and `existing`."""
+    """Up to `count` new corner points (N, 2), pixels, at least `spacing_px` from each other and from `existing`."""
     mask = image.usable.copy()
     for x, y in existing:
         cv2.circle(mask, (int(x), int(y)), int(spacing_px), 0, -1)

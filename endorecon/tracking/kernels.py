@@ -62,7 +62,8 @@ def cost(rotation, centre, host, ray, log_d, start, frame, seen, focal, robust_p
                 residual_px[k] = 0.0
                 continue
             _tangent(seen[k], basis)
-            norm = _residual(rotation[h], centre[h], rotation[t], centre[t], ray[i], inverse, seen[k], focal, basis, x, res)
+            norm = _residual(rotation[h], centre[h], rotation[t], centre[t], ray[i], inverse, seen[k], focal,
+                             basis, x, res)
             squared = res[0] * res[0] + res[1] * res[1]
             if norm < 0:
                 squared = max(squared, 100.0 * robust_px * robust_px)
@@ -83,6 +84,107 @@ def _add(band, i, j, value):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _jacobians(rot_h, rot_t, between, b, b_slope, inverse, focal, o_slope, basis, x, norm, res, j_h, j_t, j_l, j_f):  # type: ignore[no-untyped-def]
+    """Derivatives of the two residuals: host pose j_h (2, 6), target pose j_t (2, 6), log distance, log focal length.
+
+    `between` is c_h - c_t; x, norm and res come from `_residual`.
+    """
+    d, g, q = np.empty(3), np.empty(3), np.empty(3)
+    for a in range(2):
+        # d res / d x, through the normalisation; then with respect to the world vector; then in the host frame
+        dot = res[a] / focal
+        for m in range(3):
+            d[m] = focal * (basis[a, m] - dot * x[m] / norm) / norm
+        for m in range(3):
+            g[m] = d[0] * rot_t[m, 0] + d[1] * rot_t[m, 1] + d[2] * rot_t[m, 2]
+        for m in range(3):
+            q[m] = g[0] * rot_h[0, m] + g[1] * rot_h[1, m] + g[2] * rot_h[2, m]
+        # a turn of the target moves x by [x] phi, one of the host moves b by -[b] phi
+        for m in range(3):
+            n, p = (m + 1) % 3, (m + 2) % 3
+            j_t[a, m] = d[n] * x[p] - d[p] * x[n]
+            j_h[a, m] = q[p] * b[n] - q[n] * b[p]
+        j_l[a], j_f[a] = 0.0, 0.0
+        for m in range(3):
+            j_t[a, 3 + m] = -inverse * g[m]
+            j_h[a, 3 + m] = inverse * g[m]
+            j_l[a] -= inverse * g[m] * between[m]
+            j_f[a] += q[m] * b_slope[m] - focal * basis[a, m] * o_slope[m]
+
+
+@njit(cache=True)
+def _gather(weight, res, j_h, j_t, j_l, j_f, hp, tp, base, at_t, band, gradient, border, corner, coupling, coupling_at):  # type: ignore[no-untyped-def]
+    """Add one observation to the normal equations; returns its part of the landmark's Hessian and gradient."""
+    h_ll, g_l = 0.0, 0.0
+    for a in range(2):
+        wr = weight * res[a]
+        h_ll += weight * j_l[a] * j_l[a]
+        g_l += wr * j_l[a]
+        corner[0] += weight * j_f[a] * j_f[a]
+        corner[1] += wr * j_f[a]
+        coupling[base + 8] += weight * j_l[a] * j_f[a]
+        for m in range(6):
+            if hp >= 0:
+                v = weight * j_h[a, m]
+                gradient[hp + m] += v * res[a]
+                border[hp + m] += v * j_f[a]
+                coupling[base + m] += v * j_l[a]
+                for q in range(m + 1):
+                    band[m - q, hp + q] += v * j_h[a, q]
+            if tp >= 0:
+                v = weight * j_t[a, m]
+                gradient[tp + m] += v * res[a]
+                border[tp + m] += v * j_f[a]
+                coupling[at_t + m] += v * j_l[a]
+                coupling_at[at_t + m] = tp + m
+                for q in range(m + 1):
+                    band[m - q, tp + q] += v * j_t[a, q]
+                if hp >= 0:
+                    for q in range(6):
+                        _add(band, tp + m, hp + q, v * j_h[a, q])
+    return h_ll, g_l
+
+
+@njit(cache=True)
+def _gather_prior(log_d, prior, prior_weight, alpha, beta, dp, base, band, gradient, coupling):  # type: ignore[no-untyped-def]
+    """Add one landmark's depth prior; returns its part of the landmark's Hessian and gradient."""
+    scaled = np.exp(prior)
+    shifted = max(scaled + beta, 1e-3 * scaled)
+    e = log_d - alpha - np.log(shifted)
+    weight = prior_weight / (1.0 + prior_weight * e * e)
+    if dp >= 0:
+        db = -1.0 / shifted
+        band[0, dp] += weight
+        band[0, dp + 1] += weight * db * db
+        band[1, dp] += -weight * db
+        gradient[dp] -= weight * e
+        gradient[dp + 1] += weight * e * db
+        coupling[base + 6] = -weight
+        coupling[base + 7] = weight * db
+    return weight, weight * e
+
+
+@njit(cache=True)
+def _eliminate(base, n, h_ll, g_l, band, gradient, border, corner, coupling, coupling_at):  # type: ignore[no-untyped-def]
+    """Take one landmark out of the normal equations (Schur complement)."""
+    for m in range(n):
+        pm, cm = coupling_at[base + m], coupling[base + m]
+        if pm == -1 or cm == 0.0:
+            continue
+        factor = cm / h_ll
+        if pm == -2:
+            corner[0] -= factor * cm
+            corner[1] -= factor * g_l
+            continue
+        gradient[pm] -= factor * g_l
+        border[pm] -= factor * coupling[base + 8]
+        for q in range(n):
+            pq = coupling_at[base + q]
+            if pq >= 0 and pq <= pm:
+                band[pm - pq, pq] -= factor * coupling[base + q]
+
+
+@njit(cache=True)
 def linearise(rotation, centre, host, ray, ray_slope, log_d, start, frame, seen, seen_slope, focal, robust_px,
               prior, prior_weight, alpha, beta, pose_at, depth_at, damping,
               band, gradient, border, corner, coupling, coupling_at, landmark_hessian, landmark_gradient):  # type: ignore[no-untyped-def]
@@ -90,132 +192,48 @@ def linearise(rotation, centre, host, ray, ray_slope, log_d, start, frame, seen,
 
     `band` (W, P) is the lower band of the reduced Hessian, `gradient` (P,), `border` (P,) its column for the log focal
     length and `corner` (2,) the focal length's own Hessian and gradient. `coupling` and `coupling_at` keep, for each
-    landmark, its coupling to the parameters for `back_substitute`: room for 6 per observation, plus 9 per landmark (host pose,
-    depth scale and shift, focal); the focal entry is stored with index -2. Unused entries have index -1.
+    landmark, its coupling to the parameters for `back_substitute`: 9 a landmark (host pose, depth scale and shift,
+    focal length, the last with index -2) and 6 an observation. Unused entries have index -1.
     """
-    basis, x, res = np.empty((2, 3)), np.empty(3), np.empty(2)
+    basis, x, res, between = np.empty((2, 3)), np.empty(3), np.empty(2), np.empty(3)
     j_t, j_h, j_l, j_f = np.empty((2, 6)), np.empty((2, 6)), np.empty(2), np.empty(2)
-    d_dir, g = np.empty((2, 3)), np.empty((2, 3))
     for i in range(len(host)):
-        h = host[i]
-        inverse = np.exp(-log_d[i])
+        h, inverse = host[i], np.exp(-log_d[i])
         base = 6 * start[i] + 9 * i
         n = 9 + 6 * (start[i + 1] - start[i])
-        for m in range(n):
-            coupling[base + m] = 0.0
-            coupling_at[base + m] = -1
+        coupling[base : base + n] = 0.0
+        coupling_at[base : base + n] = -1
         hp = pose_at[h]
-        if hp >= 0:
-            for m in range(6):
-                coupling_at[base + m] = hp + m
+        for m in range(6):
+            coupling_at[base + m] = hp + m if hp >= 0 else -1
         if depth_at[h] >= 0:
-            coupling_at[base + 6] = depth_at[h]
-            coupling_at[base + 7] = depth_at[h] + 1
+            coupling_at[base + 6], coupling_at[base + 7] = depth_at[h], depth_at[h] + 1
         coupling_at[base + 8] = -2
         h_ll, g_l = 0.0, 0.0
-        rh = rotation[h]
         for k in range(start[i], start[i + 1]):
             t = frame[k]
             if t == h:
                 continue
-            rt = rotation[t]
             _tangent(seen[k], basis)
-            norm = _residual(rh, centre[h], rt, centre[t], ray[i], inverse, seen[k], focal, basis, x, res)
+            norm = _residual(rotation[h], centre[h], rotation[t], centre[t], ray[i], inverse, seen[k], focal,
+                             basis, x, res)
             if norm < 0:
                 continue
+            for m in range(3):
+                between[m] = centre[h, m] - centre[t, m]
+            _jacobians(rotation[h], rotation[t], between, ray[i], ray_slope[i], inverse, focal, seen_slope[k], basis, x,
+                       norm, res, j_h, j_t, j_l, j_f)
             weight = _cauchy(res[0] * res[0] + res[1] * res[1], robust_px)
-            for a in range(2):
-                # d res / d x, through the normalisation
-                dot = res[a] / focal
-                for m in range(3):
-                    d_dir[a, m] = focal * (basis[a, m] - dot * x[m] / norm) / norm
-                # the same, with respect to the world vector: g = d_dir R_t^T
-                for m in range(3):
-                    g[a, m] = d_dir[a, 0] * rt[m, 0] + d_dir[a, 1] * rt[m, 1] + d_dir[a, 2] * rt[m, 2]
-                # target rotation: x -> x + [x] phi;  row vector d_dir [x]
-                j_t[a, 0] = d_dir[a, 1] * x[2] - d_dir[a, 2] * x[1]
-                j_t[a, 1] = d_dir[a, 2] * x[0] - d_dir[a, 0] * x[2]
-                j_t[a, 2] = d_dir[a, 0] * x[1] - d_dir[a, 1] * x[0]
-                q0 = g[a, 0] * rh[0, 0] + g[a, 1] * rh[1, 0] + g[a, 2] * rh[2, 0]
-                q1 = g[a, 0] * rh[0, 1] + g[a, 1] * rh[1, 1] + g[a, 2] * rh[2, 1]
-                q2 = g[a, 0] * rh[0, 2] + g[a, 1] * rh[1, 2] + g[a, 2] * rh[2, 2]
-                b = ray[i]
-                j_h[a, 0] = -(q1 * b[2] - q2 * b[1])
-                j_h[a, 1] = -(q2 * b[0] - q0 * b[2])
-                j_h[a, 2] = -(q0 * b[1] - q1 * b[0])
-                j_l[a] = 0.0
-                for m in range(3):
-                    j_t[a, 3 + m] = -inverse * g[a, m]
-                    j_h[a, 3 + m] = inverse * g[a, m]
-                    j_l[a] -= inverse * g[a, m] * (centre[h, m] - centre[t, m])
-                j_f[a] = q0 * ray_slope[i, 0] + q1 * ray_slope[i, 1] + q2 * ray_slope[i, 2]
-                for m in range(3):
-                    j_f[a] -= focal * basis[a, m] * seen_slope[k, m]
-            tp = pose_at[t]
-            at_t = base + 9 + 6 * (k - start[i])
-            for a in range(2):
-                wr = weight * res[a]
-                h_ll += weight * j_l[a] * j_l[a]
-                g_l += wr * j_l[a]
-                corner[0] += weight * j_f[a] * j_f[a]
-                corner[1] += wr * j_f[a]
-                coupling[base + 8] += weight * j_l[a] * j_f[a]
-                if hp >= 0:
-                    for m in range(6):
-                        v = weight * j_h[a, m]
-                        gradient[hp + m] += v * res[a]
-                        border[hp + m] += v * j_f[a]
-                        coupling[base + m] += v * j_l[a]
-                        for q in range(m + 1):
-                            band[m - q, hp + q] += v * j_h[a, q]
-                if tp >= 0:
-                    for m in range(6):
-                        v = weight * j_t[a, m]
-                        gradient[tp + m] += v * res[a]
-                        border[tp + m] += v * j_f[a]
-                        coupling[at_t + m] += v * j_l[a]
-                        coupling_at[at_t + m] = tp + m
-                        for q in range(m + 1):
-                            band[m - q, tp + q] += v * j_t[a, q]
-                        if hp >= 0:
-                            for q in range(6):
-                                _add(band, tp + m, hp + q, v * j_h[a, q])
+            dh, dg = _gather(weight, res, j_h, j_t, j_l, j_f, hp, pose_at[t], base, base + 9 + 6 * (k - start[i]),
+                             band, gradient, border, corner, coupling, coupling_at)
+            h_ll, g_l = h_ll + dh, g_l + dg
         if prior_weight[i] > 0:
-            scaled = np.exp(prior[i])
-            shifted = max(scaled + beta[h], 1e-3 * scaled)
-            e = log_d[i] - alpha[h] - np.log(shifted)
-            weight = prior_weight[i] / (1.0 + prior_weight[i] * e * e)
-            h_ll += weight
-            g_l += weight * e
-            dp = depth_at[h]
-            if dp >= 0:
-                db = -1.0 / shifted
-                band[0, dp] += weight
-                band[0, dp + 1] += weight * db * db
-                band[1, dp] += -weight * db
-                gradient[dp] -= weight * e
-                gradient[dp + 1] += weight * e * db
-                coupling[base + 6] = -weight
-                coupling[base + 7] = weight * db
+            dh, dg = _gather_prior(log_d[i], prior[i], prior_weight[i], alpha[h], beta[h], depth_at[h], base,
+                                   band, gradient, coupling)
+            h_ll, g_l = h_ll + dh, g_l + dg
         h_ll = h_ll * (1.0 + damping) + 1e-9
-        landmark_hessian[i] = h_ll
-        landmark_gradient[i] = g_l
-        for m in range(n):
-            pm = coupling_at[base + m]
-            cm = coupling[base + m]
-            if pm == -1 or cm == 0.0:
-                continue
-            factor = cm / h_ll
-            if pm == -2:
-                corner[0] -= factor * cm
-                corner[1] -= factor * g_l
-                continue
-            gradient[pm] -= factor * g_l
-            border[pm] -= factor * coupling[base + 8]
-            for q in range(n):
-                pq = coupling_at[base + q]
-                if pq >= 0 and pq <= pm:
-                    band[pm - pq, pq] -= factor * coupling[base + q]
+        landmark_hessian[i], landmark_gradient[i] = h_ll, g_l
+        _eliminate(base, n, h_ll, g_l, band, gradient, border, corner, coupling, coupling_at)
 
 
 @njit(cache=True)

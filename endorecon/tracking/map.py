@@ -21,7 +21,7 @@ _SLOPE_STEP = 1e-4
 
 @dataclass(frozen=True)
 class Sight:
-    """The landmarks that one frame saw: their numbers (N,), pixels (N, 2), and the network's log distance there (N,)."""
+    """The landmarks that one frame saw: their numbers (N,), pixels (N, 2), and the network's log distance (N,)."""
 
     landmark: NDArray[np.int64]
     pixels: NDArray[np.float32]
@@ -91,7 +91,9 @@ class Map:
             np.append(old.landmark, numbers), np.concatenate([old.pixels, pixels]), np.append(old.log_net, log_net)
         )
 
-    def problem(self, frames: Sequence[int], fixed: int, focal_std: float = 0.0) -> tuple[Problem, NDArray[np.int64], NDArray[np.int64]]:
+    def problem(
+        self, frames: Sequence[int], fixed: int, focal_std: float = 0.0
+    ) -> tuple[Problem, NDArray[np.int64], NDArray[np.int64]]:
         """The joint refinement of `frames` (rising), of which the first `fixed` stay, with all landmarks that at least
         two of them see. Key frames outside `frames` that host such landmarks take part with a pose that stays.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ def refine(scene: Map, focal_std: float = 0.0) -> Refined:
     if len(scene.keyframes) >= 2:
         # Twice: the first pass finds the outliers (and the focal length), the second does without them.
         for _ in range(2):
-            spread = _adjust(scene, focal_std)
+            spread = adjust_keyframes(scene, focal_std)
     poses, corrections, residuals = [], [], []
     for number in range(len(scene)):
         pose, residual = _place(scene, number)
@@ -61,13 +61,24 @@ def refine(scene: Map, focal_std: float = 0.0) -> Refined:
     return Refined(scene.camera, np.stack(poses), corrections, np.array(residuals), spread)
 
 
-def _adjust(scene: Map, focal_std: float) -> float:
+def adjust_keyframes(scene: Map, focal_std: float, log_focal: float = 0.0) -> float:
+    """Refine all key frames together, forget what contradicts them, and bring the camera up to date.
+
+    Args:
+        scene: the map, changed in place.
+        focal_std: standard deviation of the prior on the log focal length; 0 keeps it.
+        log_focal: how far the log focal length already is from the prior's mean.
+
+    Returns:
+        The standard deviation of the log focal length by least squares; infinite where it was kept.
+    """
     problem, members, numbers = scene.problem(scene.keyframes, fixed=1, focal_std=focal_std)
+    problem = replace(problem, log_focal=log_focal)
     adjusted = adjust(problem, ITERATIONS)
     _drop_outliers(scene, adjusted.problem, adjusted.residual_px, members, numbers)
     scene.take(adjusted, members, numbers)
     if focal_std > 0:
-        scene.camera = scene.camera.with_focal_scale(float(np.exp(adjusted.problem.log_focal)))
+        scene.camera = scene.camera.with_focal_scale(float(np.exp(adjusted.problem.log_focal - log_focal)))
     return adjusted.log_focal_std
 
 

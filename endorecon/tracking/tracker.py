@@ -86,7 +86,7 @@ class Tracker:
         Args:
             frame: at the working size, with its masks.
             net: what the network says of its depth.
-            guess: the network's relative pose (4, 4, previous_from_cam, in the unit of its depth), NaN or None if there is none.
+            guess: the network's relative pose (4, 4), previous_from_cam in the unit of its depth; NaN or None: none.
         """
         quality = assess(frame)
         if self._previous is not None and is_cut(self._previous, frame):
@@ -154,7 +154,9 @@ class Tracker:
         self.placed[frame.index] = (len(self.segments) - 1, 0)
         self._last = _Last(image, scene.sights[0].landmark, pixels, cut(image.grey, log_net, pixels), 0)
         figures = {"landmarks": float(len(pixels))}
-        return net.observe(frame, self.camera, np.eye(4), Correction.constant(0.0), len(self.segments) - 1, True, figures)
+        return net.observe(
+            frame, self.camera, np.eye(4), Correction.constant(0.0), len(self.segments) - 1, True, figures
+        )
 
     @property
     def _spacing(self) -> float:
@@ -183,7 +185,12 @@ class Tracker:
         return moved, kept, solve(points[kept], seen, self.camera.focal_px, guesses)
 
     def _sharpen(
-        self, image: FeatureImage, pose: Pose, landmark: NDArray[np.int64], pixels: NDArray[np.float32], patches: Patches
+        self,
+        image: FeatureImage,
+        pose: Pose,
+        landmark: NDArray[np.int64],
+        pixels: NDArray[np.float32],
+        patches: Patches,
     ) -> tuple[Pose, NDArray[np.float32], NDArray[np.bool_]]:
         """Align each landmark's first patch with this image, and solve for the pose again."""
         scene = self.segments[-1]
@@ -201,7 +208,9 @@ class Tracker:
         host, pixel, log_d = scene.host[landmark], scene.pixel[landmark], scene.log_d[landmark]
         corners = []
         for offset in ((-step, 0), (step, 0), (0, -step), (0, step)):
-            local = self.camera.rays(pixel + np.array(offset)) * np.exp(log_d + patches.slope @ np.array(offset))[:, None]
+            local = (
+                self.camera.rays(pixel + np.array(offset)) * np.exp(log_d + patches.slope @ np.array(offset))[:, None]
+            )
             world = np.einsum("nij,nj->ni", scene.rotation[host], local) + scene.centre[host]
             corners.append(self.camera.project((world - pose[:3, 3]) @ pose[:3, :3])[0])
         left, right, up, down = corners
@@ -218,7 +227,7 @@ class Tracker:
         """Why a pose can't be believed; empty if it can."""
         s = self.settings
         if pose is None or kept.sum() < s.least_inliers:
-            return f"only {int(kept.sum())} of {len(kept)} landmarks were found again (at least {s.least_inliers} are needed)"
+            return f"only {int(kept.sum())} of {len(kept)} landmarks were found again, fewer than {s.least_inliers}"
         inliers = int(pose.inliers.sum())
         if inliers < s.least_inliers or inliers < s.least_share * kept.sum():
             return f"only {inliers} of {int(kept.sum())} landmarks agree on a pose"
@@ -231,13 +240,17 @@ class Tracker:
 
     def _is_key(self, scene: Map, number: int, distance: float) -> bool:
         key = scene.keyframes[-1]
-        share = np.isin(scene.sights[number].landmark, scene.sights[key].landmark).sum() / max(len(scene.sights[key].landmark), 1)
+        share = np.isin(scene.sights[number].landmark, scene.sights[key].landmark).sum() / max(
+            len(scene.sights[key].landmark), 1
+        )
         motion = np.linalg.norm(scene.centre[number] - scene.centre[key]) / distance
         turn = np.linalg.norm(cv2.Rodrigues(scene.rotation[key].T @ scene.rotation[number])[0])
         s = self.settings
         return bool(share < s.key_share or motion > s.key_motion or turn > s.key_turn_rad)
 
-    def _make_key(self, scene: Map, number: int, image: FeatureImage, log_net: Float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _make_key(
+        self, scene: Map, number: int, image: FeatureImage, log_net: Float
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         scene.keyframe[number] = True
         pixels = scene.sights[number].pixels
         fresh = detect(image, pixels, self.settings.landmarks - len(pixels), self._spacing)

@@ -1,0 +1,74 @@
+"""The focal length of a clip without calibration, from how its first frames move.
+
+A wrong focal length bends every depth and every turn, so it is sought before the clip is tracked: a stretch of frames
+is tracked and jointly refined with the focal length free, and tracked again with what came out, until it settles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from endorecon.tracking.densify import NetworkDepth
+from endorecon.tracking.refine import adjust_keyframes
+from endorecon.tracking.tracker import Tracker
+from video_io.camera import Camera
+from video_io.frame import Frame
+
+ROUNDS = 4
+SETTLED = 0.01
+LEAST_FRAMES = 8
+# Neighbouring landmarks and frames err alike, so that the least-squares spread is far too small. The factor is the
+# ratio of true to stated errors on phantom clips (docs/training.md).
+OVERCONFIDENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The working camera found, the standard deviation of its log focal length, and whether the motion showed it."""
+
+    camera: Camera
+    log_focal_std: float
+    observable: bool
+
+
+def calibrate(
+    frames: Sequence[Frame], nets: Sequence[NetworkDepth], camera: Camera, log_focal_std: float
+) -> Calibration:
+    """Find the focal length.
+
+    Args:
+        frames: consecutive frames at the working size.
+        nets: what the network says of each.
+        camera: where to start.
+        log_focal_std: how uncertain its log focal length is.
+
+    Returns:
+        The start itself, and not observable, where the frames can't be tracked, the camera does not move, or the
+        result is no surer than the start.
+    """
+    found, spread = camera, np.inf
+    for _ in range(ROUNDS):
+        tracker = Tracker(found)
+        for frame, net in zip(frames, nets, strict=True):
+            tracker.place(replace(frame, camera=found), net)
+        if not tracker.segments:
+            break
+        scene = max(tracker.segments, key=len)
+        if len(scene) < LEAST_FRAMES or len(scene.keyframes) < 3:
+            break
+        before = found.focal_px
+        # The prior stays where the search began.
+        offset = float(np.log(before / camera.focal_px))
+        for _ in range(2):
+            spread = adjust_keyframes(scene, log_focal_std, offset)
+            offset = float(np.log(scene.camera.focal_px / camera.focal_px))
+        found = scene.camera
+        if abs(np.log(found.focal_px / before)) < SETTLED:
+            break
+    spread = min(float(spread) * OVERCONFIDENCE, 1e9)
+    if spread >= log_focal_std or abs(np.log(found.focal_px / camera.focal_px)) > 3 * log_focal_std:
+        return Calibration(camera, log_focal_std, False)
+    return Calibration(found, spread, True)

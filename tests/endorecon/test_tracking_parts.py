@@ -1,0 +1,257 @@
+"""The parts of tracking, each against numbers or images whose answer is known."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from endorecon.tracking import adjust as joint
+from endorecon.tracking.densify import ERROR_STD, Correction, NetworkDepth, fit_correction
+from endorecon.tracking.features import detect, feature_image, follow
+from endorecon.tracking.patches import align, cut
+from endorecon.tracking.pose import solve
+from video_io.camera import Camera
+from video_io.frame import Frame
+
+FOCAL = 150.0
+
+
+def texture(height: int = 128, width: int = 160, seed: int = 0) -> np.ndarray:
+    """A smooth random picture (H, W, 3), as tissue with vessels is."""
+    noise = np.random.default_rng(seed).normal(0, 1, (height, width)).astype(np.float32)
+    picture = cv2.GaussianBlur(noise, (0, 0), 2.0)
+    grey = np.clip(120 + 60 * picture / picture.std(), 30, 220).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, 2)
+
+
+def shifted(picture: np.ndarray, x: float, y: float) -> np.ndarray:
+    move = np.array([[1, 0, x], [0, 1, y]], np.float32)
+    return cv2.warpAffine(picture, move, picture.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+
+
+def test_points_follow_a_shift():
+    picture = texture()
+    first, second = (feature_image(Frame.of(p)) for p in (picture, shifted(picture, 3.4, -1.6)))
+    points = detect(first, np.zeros((0, 2), np.float32), 100, 8)
+    moved, kept = follow(first, second, points)
+    assert len(points) > 50 and kept.mean() > 0.85
+    assert np.median(np.abs(moved - points - [3.4, -1.6])[kept]) < 0.05
+
+
+def test_points_keep_their_distance_and_avoid_highlights_and_the_border():
+    frame = replace(Frame.of(texture()), specular_mask=np.pad(np.ones((40, 40), bool), ((30, 58), (50, 70))))
+    old = np.array([[20.0, 20.0]], np.float32)
+    points = detect(feature_image(frame), old, 200, 8)
+    assert np.linalg.norm(points - old, axis=1).min() >= 7
+    inside = (points[:, 0] > 50) & (points[:, 0] < 90) & (points[:, 1] > 30) & (points[:, 1] < 70)
+    assert not inside.any()
+    assert points.min() > 4
+
+
+def test_points_are_followed_across_an_exposure_change():
+    picture = texture()
+    darker = (shifted(picture, 1.0, 0.0).astype(np.float32) * 0.6).astype(np.uint8)
+    first, second = feature_image(Frame.of(picture)), feature_image(Frame.of(darker))
+    points = detect(first, np.zeros((0, 2), np.float32), 100, 8)
+    moved, kept = follow(first, second, points)
+    assert kept.mean() > 0.8
+    assert np.median(np.abs(moved - points - [1.0, 0.0])[kept]) < 0.1
+
+
+def test_patches_are_found_through_a_zoom():
+    """A picture zoomed by 1.2 about (80, 64): the point p lies at 80 + 1.2 (p - 80), and patches are told the zoom."""
+    picture = texture()
+    zoom = np.array([[1.2, 0, 79.5 * (1 - 1.2)], [0, 1.2, 63.5 * (1 - 1.2)]], np.float32)  # OpenCV's pixel centres
+    grey = picture[..., 1].astype(np.float32)
+    near = cv2.warpAffine(grey, zoom, (160, 128), flags=cv2.INTER_CUBIC)
+    points = np.array([[60.0, 50.0], [100.0, 80.0], [75.0, 90.0]], np.float32)
+    truth = np.array([80, 64]) + 1.2 * (points - [80, 64])
+    patches = cut(grey, np.zeros_like(grey), points)
+    warp = np.tile(1.2 * np.eye(2), (3, 1, 1))
+    found, good = align(near * 0.7 + 10, patches, warp, (truth + [0.9, -0.7]).astype(np.float32))
+    assert good.all()
+    assert np.abs(found - truth).max() < 0.05
+
+
+def test_patches_that_are_not_there_are_not_found():
+    grey, other = (texture(seed=s)[..., 1].astype(np.float32) for s in (0, 1))
+    points = np.stack(np.meshgrid([40.0, 80.0, 120.0], [30.0, 64.0, 100.0]), -1).reshape(-1, 2).astype(np.float32)
+    _, good = align(other, cut(grey, np.zeros_like(grey), points), np.tile(np.eye(2), (9, 1, 1)), points)
+    assert good.sum() <= 1
+
+
+def scene(
+    frames: int = 6, landmarks: int = 60, noise_px: float = 0.0, seed: int = 0
+) -> tuple[joint.Problem, np.ndarray]:
+    """A camera that advances among points, started away from the truth; and the true centres."""
+    rng = np.random.default_rng(seed)
+    rotation = Rotation.from_rotvec(rng.normal(0, 0.05, (frames, 3))).as_matrix()
+    centre = np.cumsum(rng.normal(0, 0.5, (frames, 3)), 0) + np.arange(frames)[:, None] * [0, 0, 0.5]
+    rotation[0], centre[0] = np.eye(3), 0
+    host = np.sort(rng.integers(0, 2, landmarks))
+    ray = np.concatenate([rng.normal(0, 0.4, (landmarks, 2)), np.ones((landmarks, 1))], 1)
+    ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+    distance = rng.uniform(10, 40, landmarks)
+    world = np.einsum("mij,mj->mi", rotation[host], ray * distance[:, None]) + centre[host]
+    frame = np.concatenate([np.arange(h, frames) for h in host])
+    landmark = np.repeat(np.arange(landmarks), frames - host)
+    seen = np.einsum("oji,oj->oi", rotation[frame], world[landmark] - centre[frame])
+    seen /= np.linalg.norm(seen, axis=1, keepdims=True)
+    seen += rng.normal(0, noise_px / FOCAL, seen.shape)
+    seen /= np.linalg.norm(seen, axis=1, keepdims=True)
+    away = rotation @ Rotation.from_rotvec(rng.normal(0, 0.01, (frames, 3))).as_matrix()
+    away[0] = np.eye(3)
+    fixed = np.arange(frames) == 0
+    prior = np.log(distance) + rng.normal(0, 0.05, landmarks)
+    problem = joint.Problem(
+        rotation=away, centre=centre + rng.normal(0, 0.2, centre.shape) * ~fixed[:, None],
+        alpha=np.zeros(frames), beta=np.zeros(frames), fixed=fixed, host=host, ray=ray, ray_slope=slope(ray),
+        log_d=prior.copy(), prior=prior, prior_weight=np.full(landmarks, 1 / 0.3**2),
+        start=np.append(0, np.cumsum(frames - host)), frame=frame, seen=seen, seen_slope=slope(seen),
+        focal_px=FOCAL, anchored=True,
+    )  # fmt: skip
+    return problem, centre
+
+
+def refocused(rays: np.ndarray, log_scale: float) -> np.ndarray:
+    """The same pixels' rays in a pinhole camera whose focal length is exp(log_scale) times as long."""
+    plane = rays[:, :2] / rays[:, 2:] * np.exp(-log_scale)
+    moved = np.concatenate([plane, np.ones((len(rays), 1))], 1)
+    return moved / np.linalg.norm(moved, axis=1, keepdims=True)
+
+
+def slope(rays: np.ndarray) -> np.ndarray:
+    return (refocused(rays, 1e-5) - refocused(rays, -1e-5)) / 2e-5
+
+
+def test_joint_refinement_finds_the_poses():
+    problem, centre = scene(noise_px=0.0)
+    found = joint.adjust(problem, 30)
+    # Without noise in the images the poses are exact up to the scale, which the 5 % noise of the prior decides.
+    scale = (found.problem.centre * centre).sum() / (centre**2).sum()
+    assert scale == pytest.approx(1, abs=0.02)
+    assert np.abs(found.problem.centre / scale - centre).max() < 0.01
+    assert found.last_cost < 1e-2 * found.first_cost
+
+
+def test_joint_refinement_agrees_with_a_slow_reference():
+    """scipy's trust-region solver on plainly written residuals reaches the same robust optimum."""
+    problem, _ = scene(frames=4, landmarks=25, noise_px=0.4, seed=1)
+    found = joint.adjust(problem, 60, tolerance=1e-10)
+    p, frames, hosts = problem, 4, np.unique(problem.host)
+    landmark = np.repeat(np.arange(25), np.diff(p.start))
+    foreign = p.host[landmark] != p.frame
+
+    def robust(squared, scale):
+        return np.sqrt(scale**2 * np.log1p(squared / scale**2))
+
+    def unpack(x):
+        rotation = p.rotation @ Rotation.from_rotvec(np.vstack([np.zeros(3), x[:9].reshape(3, 3)])).as_matrix()
+        centre = p.centre + np.vstack([np.zeros(3), x[9:18].reshape(3, 3)])
+        return rotation, centre, p.log_d + x[18:43], x[43:45], x[45:47]
+
+    def residuals(x):
+        rotation, centre, log_d, alpha, beta = unpack(x)
+        local = p.ray * np.exp(log_d)[:, None]
+        world = np.einsum("mij,mj->mi", rotation[p.host], local) + centre[p.host]
+        seen = np.einsum("oji,oj->oi", rotation[p.frame], world[landmark] - centre[p.frame])
+        seen /= np.linalg.norm(seen, axis=1, keepdims=True)
+        along = (seen * p.seen).sum(1, keepdims=True) * p.seen
+        # One component a residual would not be the same robust cost; each observation counts as one length.
+        image = robust(FOCAL**2 * ((seen - along)[foreign] ** 2).sum(1), 1.0)
+        at = np.searchsorted(hosts, p.host)
+        error = log_d - alpha[at] - np.log(np.exp(p.prior) + beta[at])
+        prior = np.sqrt(np.log1p(p.prior_weight * error**2))
+        shift = beta / (p.shift_std * np.exp(np.median(p.prior)))
+        return np.concatenate([image, prior, shift, np.diff(alpha) / p.scale_drift_std, [alpha[0] * 100]])
+
+    reference = least_squares(residuals, np.zeros(47), xtol=1e-14, ftol=1e-14, gtol=1e-12, max_nfev=2000)
+    assert found.last_cost == pytest.approx(2 * reference.cost, rel=2e-3)
+    _, centre, log_d, _, _ = unpack(reference.x)
+    assert np.abs(found.problem.centre - centre).max() < 0.02
+    assert np.abs(found.problem.log_d - log_d).max() < 0.02
+    assert frames == len(found.problem.centre)
+
+
+def test_joint_refinement_finds_the_focal_length_where_the_camera_turns_and_moves():
+    problem, _ = scene(frames=8, landmarks=120, noise_px=0.2)
+    wrong = replace(problem, ray=refocused(problem.ray, 0.08), seen=refocused(problem.seen, 0.08), log_focal_std=0.1)
+    wrong = replace(wrong, ray_slope=slope(wrong.ray), seen_slope=slope(wrong.seen))
+    found = joint.adjust(wrong, 40)
+    # The rays were made with a focal length 8 % too long, so the refinement must take 8 % off.
+    assert found.problem.log_focal == pytest.approx(-0.08, abs=0.01)
+    assert found.log_focal_std < 0.02
+
+
+def test_a_given_focal_length_stays():
+    problem, _ = scene(noise_px=0.5)
+    found = joint.adjust(problem)
+    assert found.problem.log_focal == 0
+    assert np.isinf(found.log_focal_std)
+    assert np.array_equal(found.problem.ray, problem.ray)
+
+
+def test_fixed_poses_stay():
+    problem, _ = scene()
+    problem = replace(problem, fixed=np.array([True, True, False, False, False, False]))
+    found = joint.adjust(problem)
+    assert np.array_equal(found.problem.centre[:2], problem.centre[:2])
+    assert np.array_equal(found.problem.rotation[:2], problem.rotation[:2])
+
+
+@pytest.mark.parametrize("wrong_share", [0.0, 0.3])
+def test_a_pose_is_solved_among_wrong_points(wrong_share):
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-20, 20, (100, 3)) + [0, 0, 50]
+    truth = np.eye(4)
+    truth[:3, :3], truth[:3, 3] = Rotation.from_rotvec([0.05, -0.1, 0.2]).as_matrix(), [1.0, -2.0, 3.0]
+    seen = (points - truth[:3, 3]) @ truth[:3, :3]
+    seen /= np.linalg.norm(seen, axis=1, keepdims=True)
+    wrong = rng.permutation(100)[: int(wrong_share * 100)]
+    seen[wrong] = np.roll(seen[wrong], 1, axis=0)
+    pose = solve(points, seen, FOCAL, [np.eye(4)])
+    # Wrong points keep a little of their say (Cauchy's weight is never zero): 5 micrometres in 50 mm.
+    assert np.abs(pose.world_from_cam - truth).max() < 1e-2
+    assert pose.inliers.sum() == 100 - len(wrong)
+
+
+def test_a_pose_far_from_the_guess_is_found_by_sampling():
+    rng = np.random.default_rng(1)
+    points = rng.uniform(-20, 20, (80, 3)) + [0, 0, 60]
+    truth = np.eye(4)
+    truth[:3, :3], truth[:3, 3] = Rotation.from_rotvec([0.0, 0.0, 1.5]).as_matrix(), [5.0, 0.0, -10.0]
+    seen = (points - truth[:3, 3]) @ truth[:3, :3]
+    seen /= np.linalg.norm(seen, axis=1, keepdims=True)
+    assert np.abs(solve(points, seen, FOCAL, [np.eye(4)]).world_from_cam - truth).max() < 1e-3
+
+
+def test_the_correction_takes_on_a_smooth_error_and_ignores_a_wrong_landmark():
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform([0, 0], [320, 256], (150, 2))
+    truth = 0.3 + 0.1 * (pixels[:, 0] - 160) / 160
+    wrong = truth.copy()
+    wrong[:5] += 1.5
+    fit = fit_correction(pixels, wrong, np.full(150, 0.01**2), 320, 256)
+    distance, spread = fit.apply(np.full((256, 320), 20.0, np.float32), np.full((256, 320), 0.1, np.float32))
+    columns = np.arange(320) + 0.5
+    assert np.abs(np.log(distance[128] / 20) - (0.3 + 0.1 * (columns - 160) / 160)).max() < 0.03
+    assert spread.max() < 0.1
+
+
+def test_without_landmarks_nothing_is_corrected_and_nothing_is_known():
+    fit = fit_correction(np.zeros((0, 2)), np.zeros(0), np.zeros(0), 320, 256)
+    assert not fit.mean.any() and np.allclose(fit.std, ERROR_STD)
+
+
+def test_depth_is_z_and_invalid_where_the_mask_says_so():
+    camera = Camera.pinhole(64, 64, 32, 32, 32, 32)
+    frame = replace(Frame.of(np.full((64, 64, 3), 100, np.uint8)), use_mask=np.arange(64) < np.full((64, 1), 40))
+    net = NetworkDepth.of(np.full((64, 64), 10.0, np.float32), np.full((64, 64), 0.1, np.float32), camera)
+    seen = net.observe(frame, camera, np.eye(4), Correction.constant(np.log(2.0)), 0, True, {})
+    assert np.allclose(seen.depth[:, :40], 20.0, rtol=1e-5)
+    assert not seen.confidence[:, 40:].any() and not seen.depth[:, 40:].any()
+    # The spread of one tenth is what confidence one half means.
+    assert np.allclose(seen.confidence[:, :40], 0.5, atol=1e-3)
