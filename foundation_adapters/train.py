@@ -35,7 +35,9 @@ class Config:
     Attributes:
         minutes: wall-clock time of the run.
         batch, pairs: images a step, and how many pairs are among them.
-        sizes: (width, height) of the training images, one drawn a step.
+        early_share, early_sizes, early_batch, early_pairs: share of the time, at its beginning, with small images, of
+            which four are learnt from in the time of one large one.
+        sizes: (width, height) of the training images after that, one drawn a step.
         final_share: share of the time, at its end, with whole images of `final_size` and `final_batch`.
         learning_rate, backbone_factor, weight_decay: of AdamW; the backbone learns at `backbone_factor` times the rate.
         warmup: share of the time in which the rate rises.
@@ -45,6 +47,10 @@ class Config:
     minutes: float = 65.0
     batch: int = 24
     pairs: int = 6
+    early_share: float = 0.65
+    early_sizes: tuple[tuple[int, int], ...] = ((160, 128), (192, 128), (160, 160), (192, 160))
+    early_batch: int = 32
+    early_pairs: int = 8
     sizes: tuple[tuple[int, int], ...] = ((256, 192), (224, 192), (256, 224), (224, 160))
     final_share: float = 0.15
     final_size: tuple[int, int] = (320, 256)
@@ -205,7 +211,7 @@ class _Feed:
         self.scenes = open_folder(folder)
         if not self.scenes:
             raise InputError(f"no training scenes in {folder}: make them with tools/make_training_data.py")
-        self.final = False
+        self.progress = 0.0
         self.made = 0
 
     def __call__(self) -> Batch:
@@ -213,8 +219,11 @@ class _Feed:
         if self.made % 25 == 0:
             self.scenes = open_folder(self.folder, self.scenes)
         c = self.config
-        if self.final:
+        if self.progress > 1 - c.final_share:
             return random_batch(self.rng, self.scenes, c.final_size, c.final_batch, c.final_pairs, zoom=False)
+        if self.progress < c.early_share:
+            size = c.early_sizes[self.rng.integers(len(c.early_sizes))]
+            return random_batch(self.rng, self.scenes, size, c.early_batch, c.early_pairs, zoom=True)
         size = c.sizes[self.rng.integers(len(c.sizes))]
         return random_batch(self.rng, self.scenes, size, c.batch, c.pairs, zoom=True)
 
@@ -247,7 +256,7 @@ def train(
     start, total_s = time.monotonic() - run.seconds, config.minutes * 60
     saved_s = validated_s = run.seconds
     while (elapsed := time.monotonic() - start) < total_s:
-        feed.final = elapsed / total_s > 1 - config.final_share
+        feed.progress = elapsed / total_s
         row = run.learn(prefetch.next(), elapsed)
         if row:
             _append(out / "log.csv", row)
