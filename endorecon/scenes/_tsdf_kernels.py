@@ -59,7 +59,10 @@ def measure_surfels(depth, confidence, log_std, rays, reference_depth, far, tau_
             if not -facing > MIN_COSINE:
                 continue
             distance = z / rays[y, x, 2]
-            tau = min(max(2.0 * log_std[y, x] * distance, tau_min), tau_max)
+            spread = 2.0 * log_std[y, x] * distance
+            if not spread >= 0:
+                continue
+            tau = min(max(spread, tau_min), tau_max)
             near = reference_depth / z
             surfels[y, x, 0], surfels[y, x, 1], surfels[y, x, 2] = nx, ny, nz
             surfels[y, x, 3] = facing * distance

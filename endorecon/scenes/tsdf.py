@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from endorecon.scenes._relief import smoothed
 from rendering.mesh import Mesh, without_small_parts
 from video_io.camera import Camera
 from video_io.frame import Frame
@@ -22,6 +23,7 @@ VOXELS_A_DEPTH = 64
 # frames whose errors differ still overlap. With errors of 5 %, 4 voxels for all doubled the fused surface's error.
 TRUNCATION_VOXELS = 16
 LOG_STD = 0.06
+SMOOTHING_PX = 4.0
 FAR_DEPTHS = 6.0
 _LOOKUP_SIZE = 512
 _LOOKUP_MARGIN_PX = 8
@@ -55,6 +57,7 @@ class TsdfScene:
         truncation: float | None = None,
         max_blocks: int = 20_000,
         reference_depth: float | None = None,
+        smoothing_px: float = SMOOTHING_PX,
     ) -> None:
         """An empty scene.
 
@@ -64,6 +67,7 @@ class TsdfScene:
             max_blocks: most blocks of 8 x 8 x 8 voxels that are kept, 7 KB each.
             reference_depth: the depth at which a pixel counts once: nearer ones count more, since the error of a
                 depth grows with it. 64 voxels unless given.
+            smoothing_px: width of the relief that is not believed where it is low (`_relief.smoothed`); 0 for none.
 
         Raises:
             ValueError: a size that is not positive.
@@ -76,7 +80,7 @@ class TsdfScene:
                 f"{voxel:g}, {truncation:g}, {reference_depth:g} and {max_blocks}"
             )
         self.voxel, self.truncation, self.reference_depth = float(voxel), float(truncation), float(reference_depth)
-        self.max_blocks, self.frames = max_blocks, 0
+        self.max_blocks, self.smoothing_px, self.frames = max_blocks, smoothing_px, 0
         self.warnings: list[str] = []
         self._allocate()
 
@@ -143,6 +147,8 @@ class TsdfScene:
         _check(shape, pose, rgb=rgb, depth=depth, confidence=confidence, log_std=log_std, specular_mask=specular_mask)
         rays = camera.ray_map()
         depth, confidence, log_std = (np.ascontiguousarray(a, np.float32) for a in (depth, confidence, log_std))
+        if self.smoothing_px > 0:
+            depth = smoothed(depth, confidence, log_std, self.smoothing_px)
         surfels = np.empty((*shape, kernels.SURFEL), np.float32)
         far = FAR_DEPTHS * self.reference_depth
         limits = (2 * self.voxel, self.truncation)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from endorecon.scenes import _marching_cubes, _tsdf_reference
+from endorecon.scenes._relief import smoothed
 from endorecon.scenes.tsdf import FAR_DEPTHS, TsdfScene
 from rendering.mesh import distances_to, read_ply
 from video_io.camera import Camera
@@ -18,6 +19,11 @@ from video_io.trajectory import Trajectory
 
 CAMERA = Camera.pinhole(64, 48, 60, 60, 32, 24)
 FISHEYE = Camera("fisheye", 64, 48, (35, 36, 31, 25, 0.02, -0.01, 0.003, -0.001))
+
+
+def plain(**sizes):
+    """A scene that takes depth as it is."""
+    return TsdfScene(**sizes, smoothing_px=0)
 
 
 def add(scene, depth, camera=CAMERA, pose=None, confidence=1.0, rgb=(200, 100, 50), **more):
@@ -47,7 +53,7 @@ def wavy(camera, seed=0):
 
 
 def test_values_on_a_plane_are_those_worked_out_by_hand():
-    scene = TsdfScene(voxel=0.5, truncation=2, reference_depth=10)
+    scene = plain(voxel=0.5, truncation=2, reference_depth=10)
     add(scene, 10)
     # the voxel centred at z = 9.25 lies 0.75 before the plane, and the truncation is 2
     value, weight, color = voxel_at(scene, (0.2, 0.2, 9.3))
@@ -62,7 +68,7 @@ def test_values_on_a_plane_are_those_worked_out_by_hand():
 
 
 def test_a_plane_becomes_a_plane_that_faces_the_camera():
-    scene = TsdfScene(voxel=0.5)
+    scene = plain(voxel=0.5)
     add(scene, 10)
     mesh = scene.mesh()
     np.testing.assert_allclose(mesh.vertices[:, 2], 10, atol=1e-4)
@@ -75,7 +81,7 @@ def test_a_plane_becomes_a_plane_that_faces_the_camera():
 def test_a_steep_plane_is_not_pushed_outwards():
     # z = 10 + 2 x: 63 degrees from the image plane; depth along the ray (u - cx) / f = t is 10 / (1 - 2 t)
     t = (CAMERA.pixels()[..., 0] - 32) / 60
-    scene = TsdfScene(voxel=0.25, reference_depth=10)
+    scene = plain(voxel=0.25, reference_depth=10)
     add(scene, np.where(t < 0.35, 10 / (1 - 2 * t), 0), confidence=(t < 0.35).astype(np.float32))
     off = np.abs(scene.mesh().vertices @ np.array([-2, 0, 1.0]) - 10) / np.sqrt(5)
     assert off.max() < 1e-3
@@ -83,7 +89,7 @@ def test_a_steep_plane_is_not_pushed_outwards():
 
 @pytest.mark.parametrize("camera", [CAMERA, FISHEYE], ids=["pinhole", "fisheye"])
 def test_the_kernels_agree_with_the_reference(camera):
-    scene = TsdfScene(voxel=0.5, truncation=2, reference_depth=10)
+    scene = plain(voxel=0.5, truncation=2, reference_depth=10)
     log_std = np.random.default_rng(1).uniform(0.02, 0.3, (48, 64)).astype(np.float32)
     confidence = np.random.default_rng(2).uniform(0, 1, (48, 64)).astype(np.float32)
     confidence[10:20, 30:40] = 0
@@ -120,7 +126,7 @@ def test_the_sphere_around_a_camera_is_closed():
     # six square views of 100 degrees from the middle of a sphere of radius 10
     camera = Camera.from_fov(96, 96, np.radians(100))
     depth = 10 * camera.ray_map()[..., 2]
-    scene = TsdfScene(voxel=0.4, reference_depth=10)
+    scene = plain(voxel=0.4, reference_depth=10)
     for axis, quarters in ((1, 0), (1, 1), (1, 2), (1, 3), (0, 1), (0, 3)):
         pose = np.eye(4)
         pose[:3, :3] = cv2.Rodrigues(np.eye(3)[axis] * quarters * np.pi / 2)[0]
@@ -136,7 +142,7 @@ def test_the_sphere_around_a_camera_is_closed():
 def test_marching_cubes_closes_any_field():
     # random values in 3 x 3 x 3 blocks with a free border: every case and every kind of block border
     rng = np.random.default_rng(0)
-    scene = TsdfScene(voxel=1.0, max_blocks=27)
+    scene = plain(voxel=1.0, max_blocks=27)
     from endorecon.scenes._tsdf_kernels import insert
 
     field = rng.uniform(-0.4, 0.4, (24, 24, 24)).astype(np.float32)
@@ -165,7 +171,7 @@ def test_the_case_table_has_one_triangle_for_one_corner():
 def test_no_skirt_hangs_between_two_depths():
     depth = np.full((48, 64), 20, np.float32)
     depth[:, :32] = 10
-    scene = TsdfScene(voxel=0.3, reference_depth=10)
+    scene = plain(voxel=0.3, reference_depth=10)
     add(scene, depth)
     z = scene.mesh(min_weight=0.01, min_faces=1).vertices[:, 2]
     assert np.all((np.abs(z - 10) < 0.05) | (np.abs(z - 20) < 0.05))
@@ -173,7 +179,7 @@ def test_no_skirt_hangs_between_two_depths():
 
 
 def test_confidence_decides_between_two_depths():
-    scene = TsdfScene(voxel=0.25, truncation=2, reference_depth=10)
+    scene = plain(voxel=0.25, truncation=2, reference_depth=10)
     add(scene, 10)
     add(scene, 10.4, confidence=1 / 3)
     # weights 1 and (10 / 10.4)^2 / 3 = 0.308: the mean of the two ramps is 0 at 10 + 0.4 * 0.308 / 1.308 = 10.094
@@ -181,7 +187,7 @@ def test_confidence_decides_between_two_depths():
 
 
 def test_an_uncertain_depth_has_a_gentle_ramp_and_yields():
-    scene = TsdfScene(voxel=0.25, truncation=2, reference_depth=10)
+    scene = plain(voxel=0.25, truncation=2, reference_depth=10)
     log_std = np.full((48, 64), 0.001, np.float32)
     add(scene, 10, log_std=log_std)  # ramp of 2 voxels = 0.5
     add(scene, 10.2, log_std=log_std * 1000)  # ramp of 2
@@ -190,11 +196,26 @@ def test_an_uncertain_depth_has_a_gentle_ramp_and_yields():
 
 
 def test_a_highlight_leaves_the_colour():
-    scene = TsdfScene(voxel=0.5)
+    scene = plain(voxel=0.5)
     add(scene, 10)
     add(scene, 10, rgb=(255, 255, 255), specular_mask=np.ones((48, 64), bool))
     # the second counts a tenth of a half: 50 + 0.05 * 205 = 60.25
     assert abs(int(np.median(scene.mesh().colors[:, 2])) - 60) <= 1
+
+
+def test_fine_relief_below_the_uncertainty_is_not_believed():
+    # ripples of 0.5 % and 4 px on a steep plane, and a step of 20 %
+    t = (CAMERA.pixels()[..., 0] - 32) / 60
+    plane = 10 / (1 - t)
+    plane[:, 40:] *= 1.2
+    depth = (plane * (1 + 0.005 * np.sin(CAMERA.pixels()[..., 0] * np.pi / 2))).astype(np.float32)
+    sure, unsure = (np.full(depth.shape, s, np.float32) for s in (0.001, 0.1))
+    ones = np.ones_like(depth)
+    np.testing.assert_allclose(smoothed(depth, ones, sure, 4.0), depth, rtol=1e-6)
+    off = np.abs(smoothed(depth, ones, unsure, 4.0) / plane - 1)
+    # flat in the middle, as it was along the borders and beside the step
+    assert off[20:28, 16:24].max() < 5e-4
+    assert off[:, 39:41].max() < 0.0051 and off[0].max() < 0.0051
 
 
 def test_pixels_without_confidence_leave_a_hole():
@@ -202,14 +223,30 @@ def test_pixels_without_confidence_leave_a_hole():
     confidence[:, 32:] = 0
     depth = np.full((48, 64), 10, np.float32)
     depth[:, 32:] = np.nan
-    scene = TsdfScene(voxel=0.5)
+    scene = plain(voxel=0.5)
     add(scene, depth, confidence=confidence)
     mesh = scene.mesh()
     assert len(mesh.faces) > 100 and mesh.vertices[:, 0].max() <= 0.25
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1.0, 0.0])
+def test_what_is_no_number_touches_nothing_else(bad):
+    rng = np.random.default_rng(0)
+    maps = {n: np.full((48, 64), v, np.float32) for n, v in (("depth", 10), ("confidence", 1), ("log_std", 0.05))}
+    for values in maps.values():
+        values[rng.random(values.shape) < 0.01] = bad
+    maps["confidence"][~np.isfinite(maps["confidence"])] = 0
+    scene = plain(voxel=0.5)
+    add(scene, maps["depth"], confidence=maps["confidence"], log_std=maps["log_std"])
+    mesh = scene.mesh()
+    assert np.isfinite(scene._tsdf).all() and np.isfinite(scene._weights).all()
+    assert len(mesh.faces) > 400
+    # neighbouring pixels' ramps differ a little, which moves the surface by less than a hundredth of a voxel
+    np.testing.assert_allclose(mesh.vertices[:, 2], 10, atol=5e-3)
+
+
 def test_memory_is_bounded_by_coarser_voxels():
-    scene = TsdfScene(voxel=0.25, truncation=1, max_blocks=60, reference_depth=10)
+    scene = plain(voxel=0.25, truncation=1, max_blocks=60, reference_depth=10)
     for step in range(12):
         pose = np.eye(4)
         pose[0, 3] = step
@@ -262,10 +299,11 @@ def test_true_depth_gives_the_true_surface(sample_data, name):
     for i in range(0, 60, 6):
         depth = (cv2.imread(str(folder / f"depth/{i:04d}.png"), cv2.IMREAD_UNCHANGED) / 400).astype(np.float32)
         rgb = cv2.cvtColor(cv2.imread(str(folder / f"rgb/{i:04d}.jpg")), cv2.COLOR_BGR2RGB)
+        exact = np.full(depth.shape, 0.01, np.float32)
         if scene is None:
             median = float(np.median(depth[depth > 0]))
             scene = TsdfScene.for_depth(median)
-        scene.integrate_depth(rgb, depth, (depth > 0).astype(np.float32), camera, poses[i])
+        scene.integrate_depth(rgb, depth, (depth > 0).astype(np.float32), camera, poses[i], log_std=exact)
     off = distances_to(read_ply(folder / "mesh.ply"), scene.mesh().sample(5000)[0], samples=100_000)
     # 0.02 % of the median depth (about 0.004 mm) was measured in the colon
     assert np.median(off) < 0.001 * median
