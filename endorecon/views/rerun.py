@@ -293,12 +293,10 @@ def open_recording(path: Path, say: Callable[[str], None] = print) -> int:
 
     On a machine without a screen the viewer is served as a page, to this machine only.
     """
-    command = [*_viewer(), str(path), "--port", str(_free_port())]
-    if not _has_screen():
-        port = _free_port()
-        command += ["--serve-web", "--web-viewer-port", str(port)]
-        say(f"no screen found; open http://127.0.0.1:{port} in a browser on this machine (Ctrl-C ends it)")
-    return subprocess.run(command, env=_private_environment(), check=False).returncode
+    command, page = _viewer(_free_port())
+    if page:
+        say(f"no screen found; open {page} in a browser on this machine (Ctrl-C ends it)")
+    return subprocess.run([*command, str(path)], env=_private_environment(), check=False).returncode
 
 
 @dataclass(frozen=True)
@@ -318,17 +316,14 @@ class LiveViewer:
     @staticmethod
     def start() -> LiveViewer | None:
         """A viewer that is ready to take data; None if it does not start."""
-        port, page = _free_port(), ""
-        command = [*_viewer(), "--port", str(port), "--expect-data-soon"]
-        if not _has_screen():
-            web_port = _free_port()
-            command += ["--serve-web", "--web-viewer-port", str(web_port)]
-            page = f"http://127.0.0.1:{web_port}/?url=rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{port}%2Fproxy"
+        port = _free_port()
+        command, page = _viewer(port)
         # Its own session: Ctrl-C stops the reconstruction and leaves the viewer open.
         silent = subprocess.DEVNULL
         process = subprocess.Popen(
-            command, env=_private_environment(), start_new_session=True, stdout=silent, stderr=silent
-        )
+            [*command, "--expect-data-soon"],
+            env=_private_environment(), start_new_session=True, stdout=silent, stderr=silent,
+        )  # fmt: skip
         viewer = LiveViewer(f"rerun+http://127.0.0.1:{port}/proxy", process, page)
         for _ in range(150):
             if process.poll() is not None:
@@ -350,8 +345,14 @@ class LiveViewer:
             self.process.wait()
 
 
-def _viewer() -> list[str]:
-    return [sys.executable, "-m", "rerun", "--bind", "127.0.0.1", "--memory-limit", "50%"]
+def _viewer(port: int) -> tuple[list[str], str]:
+    """The command of a viewer that takes data at `port`, and the page it shows, empty if it has a window of its own."""
+    command = [sys.executable, "-m", "rerun", "--bind", "127.0.0.1", "--port", str(port), "--memory-limit", "50%"]
+    if _has_screen():
+        return command, ""
+    web_port = _free_port()
+    page = f"http://127.0.0.1:{web_port}/?url=rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{port}%2Fproxy"
+    return [*command, "--server-memory-limit", "50%", "--serve-web", "--web-viewer-port", str(web_port)], page
 
 
 def _has_screen() -> bool:
