@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -80,7 +81,7 @@ def reconstruct_video(
 
     if holds_run(out) and not overwrite:
         RunWriter(out, {}, overwrite)  # says what to do, before any work is done
-    clock = Clock()
+    clock, begun = Clock(), time.perf_counter()
     with clock.stage("open"):
         source = open_source(input, every, max_frames, fps)
         clip = Clip.of(source, read_camera(camera) if camera else None)
@@ -124,7 +125,7 @@ def reconstruct_video(
             model=estimator.name,
             licence=estimator.licence,
             warnings=warnings(clip, result, intrinsics, scenes),
-            timings=clock.seconds,
+            timings={**clock.seconds, "total": time.perf_counter() - begun},
         )
         view.finished(read_run(run.path))
     return run.path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from endorecon.ahead import ahead
 from endorecon.clock import Clock
 from endorecon.run import FrameRow
 from endorecon.spool import Spool
@@ -21,7 +22,7 @@ from video_io.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from endorecon.scenes.tsdf import TsdfScene
-    from foundation_adapters.estimator import Estimator
+    from foundation_adapters.estimator import Estimator, Geometry
     from rendering.mesh import Mesh
 
 WINDOW = 8  # frames that the network sees at once
@@ -84,11 +85,9 @@ def reconstruct(
         progress: called with a stage's name, frames done, and how many there are, where that is known.
         focal_std: how uncertain the log focal length of the clip's camera is; 0 if it was given.
     """
-    result, geometry = Result(), None
+    result = Result()
     try:
-        for window in clock.each("read", windows(clip.frames())):
-            with clock.stage("estimate"):
-                geometry = estimator.estimate(window, geometry)
+        for window, geometry in ahead(estimates(clip, estimator, clock)):
             for frame, depth, spread, guess in zip(
                 window, geometry.depth, geometry.log_std, geometry.previous_from_cam, strict=True
             ):
@@ -108,7 +107,7 @@ def reconstruct(
         result.segments = [refine(segment, focal_std) for segment in tracker.segments]
     result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
     scene, poses = None, {}
-    for final in finals(clip, tracker, result, spool, clock):
+    for final in ahead(finals(clip, tracker, result, spool, clock), 4):
         with clock.stage("save"):
             save(final)
         if final.segment == result.main:
@@ -125,6 +124,15 @@ def reconstruct(
             watcher.refined(result.trajectory)
             watcher.mesh(result.mesh)
     return result
+
+
+def estimates(clip: Clip, estimator: Estimator, clock: Clock) -> Iterator[tuple[list[Frame], Geometry]]:
+    """The clip's frames window by window, each with what the network says of them."""
+    geometry = None
+    for window in clock.each("read", windows(clip.frames())):
+        with clock.stage("estimate"):
+            geometry = estimator.estimate(window, geometry)
+        yield window, geometry
 
 
 def finals(clip: Clip, tracker: Tracker, result: Result, spool: Spool, clock: Clock) -> Iterator[Observation]:

@@ -47,14 +47,14 @@ def refine(scene: Map, focal_std: float = 0.0) -> Refined:
         scene: the map as tracked.
         focal_std: how uncertain the log focal length is; 0 for a given camera, which is never changed.
     """
-    spread = np.inf
+    spread, before = np.inf, [scene.pose(number) for number in range(len(scene))]
     if len(scene.keyframes) >= 2:
         # Twice: the first pass finds the outliers (and the focal length), the second does without them.
         for _ in range(2):
             spread = adjust_keyframes(scene, focal_std)
     poses, corrections, residuals = [], [], []
     for number in range(len(scene)):
-        pose, residual = _place(scene, number)
+        pose, residual = _place(scene, number, before)
         poses.append(pose)
         residuals.append(residual)
         corrections.append(_correct(scene, number, pose))
@@ -95,20 +95,26 @@ def _drop_outliers(
         scene.sights[number] = Sight(sight.landmark[keep], sight.pixels[keep], sight.log_net[keep])
 
 
-def _place(scene: Map, number: int) -> tuple[Float, float]:
-    """A frame's pose against the refined landmarks. Key frames have theirs already."""
+def _place(scene: Map, number: int, before: list[Float]) -> tuple[Float, float]:
+    """A frame's pose against the refined landmarks, and its median residual. Key frames have their pose already.
+
+    `before` holds the poses as tracked: a frame starts from where it was, moved as its last key frame has moved.
+    """
     sight, pose = scene.sights[number], scene.pose(number)
+    key = max(k for k in scene.keyframes if k <= number)
+    if key != number:
+        pose = scene.pose(key) @ np.linalg.inv(before[key]) @ before[number]
     if len(sight.landmark) < 6:
         return pose, float("nan")
-    seen = scene.camera.rays(sight.pixels)
-    points = scene.points(sight.landmark)
-    if scene.keyframe[number]:
-        local = (points - pose[:3, 3]) @ pose[:3, :3]
-        off = np.linalg.norm(local / np.linalg.norm(local, axis=1, keepdims=True) - seen, axis=1)
-        foreign = scene.host[sight.landmark] != number
-        return pose, float(np.median(off[foreign])) * scene.camera.focal_px if foreign.any() else 0.0
-    found = solve(points, seen, scene.camera.focal_px, [pose], robust_px=1.0)
-    return found.world_from_cam, float(np.median(found.residual_px))
+    seen, points = scene.camera.rays(sight.pixels), scene.points(sight.landmark)
+    if key != number:
+        pose = solve(points, seen, scene.camera.focal_px, [pose]).world_from_cam
+        found = solve(points, seen, scene.camera.focal_px, [pose], robust_px=1.0)
+        return found.world_from_cam, float(np.median(found.residual_px))
+    local = (points - pose[:3, 3]) @ pose[:3, :3]
+    off = np.linalg.norm(local / np.linalg.norm(local, axis=1, keepdims=True) - seen, axis=1)
+    foreign = scene.host[sight.landmark] != number
+    return pose, float(np.median(off[foreign])) * scene.camera.focal_px if foreign.any() else 0.0
 
 
 def _correct(scene: Map, number: int, pose: Float) -> Correction:

@@ -1,0 +1,272 @@
+"""The table of accuracy and speed: python tools/bench.py [--data FOLDER] [--clips ...] [--memory] [--colmap].
+
+FOLDER holds clips with truth (`endorecon simulate` makes such clips); by default ../shared/data beside the repository.
+Every clip is reconstructed by the command line program in a process of its own, with its intrinsics and without, and
+evaluated against its truth. Times are wall-clock: `fps` counts the whole run after the program has been loaded, `wall fps` everything
+from the start of the process to its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from endorecon.evaluate.depth import depth_errors
+from endorecon.evaluate.protocol import RunRecord, at_source_pixels, evaluate
+from endorecon.run import read_run
+from video_io.clip import Clip
+from video_io.datasets import Truth, open_truth
+from video_io.sources import open_source
+
+CLIPS = ("traced_colon", "traced_sinus", "traced_lap")
+NETWORK_CLIPS = (*CLIPS, "c3vd_trans_t1_a", "simcol_synthetic_colon")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A reconstruction by the command line program, its times in seconds and its peak memory in megabytes."""
+
+    out: Path
+    wall_s: float
+    run_s: float
+    peak_mb: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--clips", nargs="*", default=CLIPS)
+    parser.add_argument("--out", type=Path, help="keep the runs here")
+    parser.add_argument("--memory", action="store_true", help="300 against 3000 phantom frames (half an hour)")
+    parser.add_argument("--colmap", action="store_true", help="pycolmap's incremental mapping of the same clips")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        out = args.out or Path(scratch)
+        if args.data.is_dir():
+            network_table(args.data)
+            run_table(args.data, args.clips, out)
+            if args.colmap:
+                colmap_table(args.data, args.clips, out)
+        else:
+            print(f"no clips in {args.data}: give --data; accuracy is left out")
+        latency_table()
+        if args.memory:
+            memory_table(out)
+    return 0
+
+
+# -- the network alone --------------------------------------------------------------------------------------------
+
+
+def network_table(data: Path) -> None:
+    """AbsRel of the network alone: one image at a time, camera given, scaled by the median of each frame."""
+    from foundation_adapters.estimator import load_estimator
+
+    estimator = load_estimator()
+    print(f"\n{'network alone, per-frame median scale':40} {'AbsRel':>8} {'delta 1':>8} {'frames':>7} {'valid':>6}")
+    for name in NETWORK_CLIPS:
+        if not (data / name).is_dir():
+            continue
+        truth = open_truth(data / name)
+        errors = depth_errors(NetworkPairs(estimator, data / name, truth), "frame")
+        print(
+            f"{name:40} {errors.abs_rel:8.4f} {errors.delta1:8.3f} {errors.frames:7d} {errors.valid_share:6.2f}",
+            flush=True,
+        )
+
+
+class NetworkPairs:
+    """(prediction, valid, truth) of each image of a folder; valid is wherever the camera has a ray."""
+
+    def __init__(self, estimator, folder: Path, truth: Truth) -> None:  # type: ignore[no-untyped-def]
+        self.estimator, self.truth = estimator, truth
+        self.clip = Clip.of(open_source(folder), truth.camera)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        z = self.clip.camera.ray_map()[..., 2]
+        for number, frame in enumerate(self.clip.frames()):
+            depth = self.estimator.estimate([frame]).depth[0]
+            valid = np.isfinite(z) & (z > 1e-3) & (depth > 0)
+            yield (*at_source_pixels(np.where(valid, depth, 1), valid, self.clip.view), self.truth.depth(number))
+
+
+# -- whole runs ---------------------------------------------------------------------------------------------------
+
+
+def reconstruct(source: Path, out: Path, camera: Path | None, *more: str) -> Job:
+    """Run the program; raises RuntimeError with what it said if it fails."""
+    command = [
+        sys.executable,
+        "-m",
+        "endorecon.cli",
+        "reconstruct",
+        str(source),
+        "--out",
+        str(out),
+        "--overwrite",
+        *more,
+    ]
+    if camera:
+        command += ["--camera", str(camera)]
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _, said = process.communicate()
+    wall = time.perf_counter() - begun
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {said[-500:]}")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return Job(out, wall, read_run(out).info["timings_s"]["total"], peak)
+
+
+def run_table(data: Path, clips: list[str], out: Path) -> None:
+    """Trajectory, depth, surface and speed of whole runs."""
+    print(
+        f"\n{'whole runs':26} {'tracked':>8} {'segm.':>6} {'ATE %':>7} {'rot deg':>8} {'AbsRel':>7} {'surface %':>9} "
+        f"{'fps':>6} {'wall fps':>8} {'focal':>6}"
+    )
+    for name in clips:
+        truth = open_truth(data / name)
+        for camera in (data / name / "intrinsics.json", None):
+            label = f"{name}, {'given' if camera else 'not given'}"
+            job = reconstruct(data / name / "video.mp4", out / label.replace(", ", "_").replace(" ", "_"), camera)
+            run = read_run(job.out)
+            found = evaluate(RunRecord(run), truth)
+            depth = next(d for d in found.depth if d.scaling == "clip")
+            focal = run.source_camera.focal_px / truth.camera.focal_px
+            surface = found.surface.accuracy_percent if found.surface else float("nan")
+            turn = np.degrees(found.trajectory.rotation_median_rad)
+            print(
+                f"{label:26} {100 * found.frames_main_segment / found.frames:7.0f}% {found.segments:6d} "
+                f"{found.trajectory.ate_sim3_percent:7.3f} {turn:8.3f} {depth.abs_rel:7.4f} "
+                f"{surface:9.2f} {found.frames / job.run_s:6.1f} {found.frames / job.wall_s:8.1f} {focal:6.3f}",
+                flush=True,
+            )
+
+
+def colmap_table(data: Path, clips: list[str], out: Path) -> None:
+    """pycolmap's incremental mapping with SIFT and the given intrinsics, on the same clips in the same run."""
+    import pycolmap
+
+    from endorecon.evaluate.trajectory import trajectory_errors
+    from video_io.trajectory import Trajectory
+
+    print(f"\n{'COLMAP, intrinsics given':26} {'placed':>8} {'models':>6} {'ATE %':>7} {'fps':>6}")
+    for name in clips:
+        truth, work = open_truth(data / name), out / f"colmap_{name}"
+        work.mkdir(parents=True, exist_ok=True)
+        database = work / "database.db"
+        database.unlink(missing_ok=True)
+        begun = time.perf_counter()
+        reader = pycolmap.ImageReaderOptions(
+            camera_model="PINHOLE", camera_params=",".join(str(v) for v in truth.camera.params)
+        )
+        images = data / name / "rgb"
+        pycolmap.extract_features(
+            database, images, camera_mode=pycolmap.CameraMode.SINGLE, reader_options=reader, device=pycolmap.Device.cpu
+        )
+        pycolmap.match_sequential(database, device=pycolmap.Device.cpu)
+        models = pycolmap.incremental_mapping(database, images, work)
+        seconds = time.perf_counter() - begun
+        best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
+        if best is None:
+            print(f"{name:26} {'0%':>8} {0:6d}")
+            continue
+        poses, times = [], []
+        for image in sorted(best.images.values(), key=lambda i: i.name):
+            pose = np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]])
+            poses.append(pose)
+            times.append(truth.trajectory.times_ns[int(Path(image.name).stem)])
+        path = trajectory_errors(Trajectory(np.array(times), np.stack(poses)), truth.trajectory)
+        placed = 100 * len(poses) / truth.frame_count
+        print(
+            f"{name:26} {placed:7.0f}% {len(models):6d} {path.ate_sim3_percent:7.3f} "
+            f"{truth.frame_count / seconds:6.1f}",
+            flush=True,
+        )
+
+
+# -- speed and memory ---------------------------------------------------------------------------------------------
+
+
+def latency_table() -> None:
+    """The default at 256 x 320 against Depth Anything's ViT-S at 224 x 280, in this process, on two threads."""
+    import torch
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+
+    from foundation_adapters.backbones import tiny
+
+    torch.set_num_threads(2)
+    backbone = Dinov2Config(
+        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, apply_layernorm=True,
+        out_features=["stage3", "stage6", "stage9", "stage12"], reshape_hidden_states=False,
+    )  # fmt: skip
+    config = DepthAnythingConfig(
+        backbone_config=backbone, reassemble_hidden_size=384, neck_hidden_sizes=[48, 96, 192, 384],
+        fusion_hidden_size=64, head_hidden_size=32,
+    )  # fmt: skip
+    large, small = DepthAnythingForDepthEstimation(config).eval(), tiny.build()
+    image = torch.rand(1, 3, 256, 320).contiguous(memory_format=torch.channels_last)
+    rays = torch.nn.functional.normalize(torch.rand(1, 3, 128, 160), dim=1)
+    patches = torch.rand(1, 3, 224, 280)
+    with torch.inference_mode():
+        ours, theirs = (
+            _fastest(lambda: small(image, rays)),
+            _fastest(lambda: large(patches)),
+        )
+    print(
+        f"\nnetwork, torch fp32, 2 threads, one frame: default 256 x 320 {ours * 1e3:.1f} ms, "
+        f"ViT-S 224 x 280 {theirs * 1e3:.1f} ms, ratio {ours / theirs:.3f} (at most 0.200 is wanted)"
+    )
+
+
+def _fastest(call, repeats: int = 15) -> float:  # type: ignore[no-untyped-def]
+    """Median seconds of a call, after three that are not counted."""
+    for _ in range(3):
+        call()
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begun)
+    return float(np.median(times))
+
+
+def memory_table(out: Path) -> None:
+    """Peak memory of runs over 300 and 3000 phantom frames."""
+    from rendering.phantom.clip import simulate
+
+    clip = out / "long_phantom"
+    if not (clip / "video.mp4").is_file():
+        simulate("colon", 7, 3000, None, 30.0, clip, extras=False)
+    peaks = {}
+    for frames in (300, 3000):
+        script = (
+            "import resource, sys; from endorecon.cli import main; code = main(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024); sys.exit(code)"
+        )
+        arguments = ["reconstruct", str(clip / "video.mp4"), "--camera", str(clip / "intrinsics.json")]
+        arguments += ["--out", str(out / f"memory_{frames}"), "--overwrite", "--max-frames", str(frames)]
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments], capture_output=True, text=True, env={**os.environ}, check=True
+        )
+        peaks[frames] = float(done.stdout.split()[-1])
+    print(
+        f"\npeak memory: 300 frames {peaks[300]:.0f} MB, 3000 frames {peaks[3000]:.0f} MB, "
+        f"{100 * (peaks[3000] / peaks[300] - 1):+.1f} % (less than 20 % is wanted)"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
