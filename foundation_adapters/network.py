@@ -48,9 +48,13 @@ class Network(nn.Module):
     def forward(self, image: Tensor, rays: Tensor) -> Prediction:
         """Predict; `rays` are unit rays at half the size, (B, 3, H/2, W/2), NaN where the camera has none."""
         levels = self.backbone(image)
-        log_distance, log_std = self.distance(levels, ray_pyramid(rays, 5))
-        full = F.interpolate(torch.stack([log_distance, log_std], 1), scale_factor=2, mode="bilinear")
-        return Prediction(full[:, 0], full[:, 1], self.intrinsics(levels), self.pose.describe(levels))
+        log_distance, log_std = self.full_distance(levels, rays)
+        return Prediction(log_distance, log_std, self.intrinsics(levels), self.pose.describe(levels))
+
+    def full_distance(self, levels: list[Tensor], rays: Tensor) -> tuple[Tensor, Tensor]:
+        """Log distance and log standard deviation, (B, H, W) each, from the backbone's levels."""
+        half = torch.stack(self.distance(levels, ray_pyramid(rays, 5)), 1)
+        return F.interpolate(half, scale_factor=2, mode="bilinear").unbind(1)
 
     def focal(self, image: Tensor) -> Tensor:
         """(B, 2): fx / width and fy / height, without anything but the image."""

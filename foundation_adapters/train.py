@@ -105,7 +105,7 @@ def total_loss(network: nn.Module, batch: Batch, rgb: Tensor, weight: Tensor) ->
             ((found.log_distance - truth) * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1),
             torch.zeros_like(scale),
         ),
-        "pose": _pose_part(network, batch, found, weight) if batch.pairs else residual.new_zeros(()),
+        "pose": pose_part(network, batch, found, weight) if batch.pairs else residual.new_zeros(()),
     }
     factors = {
         "distance": 1.0,
@@ -120,7 +120,7 @@ def total_loss(network: nn.Module, batch: Batch, rgb: Tensor, weight: Tensor) ->
     return parts
 
 
-def _pose_part(network: nn.Module, batch: Batch, found, weight: Tensor) -> Tensor:
+def pose_part(network: nn.Module, batch: Batch, found, weight: Tensor) -> Tensor:
     n = 2 * batch.pairs
     distance = batch.distance[1:n:2, ::2, ::2]
     present = torch.where(distance > 0, distance, torch.nan)
@@ -165,8 +165,8 @@ def _figures(network: nn.Module, data: Batch) -> dict[str, float]:
         "still": math.nan,
     }
     if data.pairs:
-        figures["pose"] = float(_pose_part(network, data, found, valid))
-        figures["still"] = float(_pose_part(_Still(), data, found, valid))
+        figures["pose"] = float(pose_part(network, data, found, valid))
+        figures["still"] = float(pose_part(_Still(), data, found, valid))
     return figures
 
 
@@ -259,7 +259,7 @@ def train(
         feed.progress = elapsed / total_s
         row = run.learn(prefetch.next(), elapsed)
         if row:
-            _append(out / "log.csv", row)
+            append_row(out / "log.csv", row)
             say(" ".join(f"{k} {v:.4g}" for k, v in row.items()) + f" scenes {len(feed.scenes)}")
         if elapsed - saved_s > config.checkpoint_minutes * 60:
             saved_s = elapsed
@@ -362,7 +362,7 @@ def _groups(network: nn.Module, config: Config) -> list[dict]:
     ]
 
 
-def _append(path: Path, row: dict[str, float]) -> None:
+def append_row(path: Path, row: dict[str, float]) -> None:
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
@@ -375,7 +375,7 @@ def _validate(
     out: Path, network: nn.Module, scenes: tuple[Scene, ...], step: int, seconds: float, say: Callable[[str], None]
 ) -> None:
     figures = evaluate(network, scenes)
-    _append(out / "validation.csv", {"step": step, "seconds": round(seconds), **figures})
+    append_row(out / "validation.csv", {"step": step, "seconds": round(seconds), **figures})
     say("validation " + " ".join(f"{k} {v:.4f}" for k, v in figures.items()))
 
 

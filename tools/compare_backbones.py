@@ -1,6 +1,6 @@
 """Train the default network and a small Depth Anything (ViT, DPT neck) side by side.
 
-Usage: python tools/compare_backbones.py DATA VALIDATION OUT NAME
+Usage: python tools/compare_backbones.py DATA VALIDATION OUT NAME MINUTES
 
 NAME is lite0, lite0-scratch or vit. Run them at the same time with one thread each, so that both get the same machine;
 the figures are in OUT/validation.csv.
@@ -81,18 +81,20 @@ def _lite0() -> Network:
 BUILD = {"lite0": _lite0, "lite0-scratch": Network, "vit": SmallDepthAnything}
 
 if __name__ == "__main__":
-    if len(sys.argv) != 5 or sys.argv[4] not in BUILD:
+    if len(sys.argv) != 6 or sys.argv[4] not in BUILD:
         print(__doc__, file=sys.stderr)
         raise SystemExit(2)
     data, validation, out = (Path(a) for a in sys.argv[1:4])
     config = Config(
-        minutes=5,
+        minutes=float(sys.argv[5]),
+        early_share=0.85,
+        early_pairs=0,
+        final_size=(256, 192),
+        final_batch=16,
         pairs=0,
         final_pairs=0,
-        final_share=0.1,
         threads=1,
-        validate_minutes=60,
-        checkpoint_minutes=60,
-        log_every=10,
+        validate_minutes=1e9,
+        checkpoint_minutes=1e9,
     )
     train(data, validation, out, config, build=BUILD[sys.argv[4]], say=lambda s: print(s, flush=True))

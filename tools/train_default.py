@@ -7,6 +7,7 @@ to foundation_adapters/weights/tiny.safetensors.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import sys
 from dataclasses import fields, replace
@@ -20,6 +21,16 @@ from foundation_adapters.train import Config, describe, train
 from video_io.errors import InputError
 
 
+def keep_memory() -> None:
+    """Have glibc keep freed memory: giving activations of 100 MB back to the system and faulting them in again costs a
+    fifth of a step."""
+    if sys.platform.startswith("linux"):
+        mallopt = ctypes.CDLL(None).mallopt
+        trim_threshold, mmap_max = -1, -4
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, -1)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -30,6 +41,7 @@ def main() -> int:
     for field in simple:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=eval_type(field.type), default=field.default)
     args = parser.parse_args()
+    keep_memory()
     config = replace(Config(), **{f.name: getattr(args, f.name) for f in simple})
     print(describe(config), flush=True)
     try:

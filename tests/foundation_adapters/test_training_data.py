@@ -131,6 +131,9 @@ def test_training_runs_saves_and_resumes(scenes: Path, tmp_path: Path) -> None:
         minutes=0.03,
         batch=3,
         pairs=1,
+        early_sizes=((96, 64),),
+        early_batch=3,
+        early_pairs=1,
         sizes=((96, 64),),
         final_size=(96, 64),
         final_batch=3,
@@ -152,3 +155,17 @@ def test_training_runs_saves_and_resumes(scenes: Path, tmp_path: Path) -> None:
 def test_training_without_scenes_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no training scenes"):
         train(tmp_path, tmp_path, tmp_path / "out", Config(minutes=0.01))
+
+
+def test_heads_are_trained_on_a_frozen_rest(scenes: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from foundation_adapters.network import Network, save_weights
+    from foundation_adapters.train_heads import HeadsConfig, train_heads
+
+    save_weights(Network(), tmp_path / "start.safetensors", {"licence": "Apache-2.0"})
+    config = HeadsConfig(minutes=0.02, pairs=1, sizes=((96, 64),), threads=1, log_every=1)
+    path = train_heads(tmp_path / "start.safetensors", scenes, scenes, tmp_path / "out", config, say=lambda _: None)
+    before, after = load_file(str(tmp_path / "start.safetensors")), load_file(str(path))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"pose", "intrinsics"}
