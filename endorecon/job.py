@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from endorecon.scenes.tsdf import TsdfScene
     from foundation_adapters.estimator import Estimator
 
-# Of the log focal length that the network estimates, on phantom scenes that it was not trained on (docs/training.md).
-FOCAL_STD = 0.3
+# Endoscopes see 55 to 100 degrees across the image, most of them.
+USUAL_FOV_RAD, USUAL_FOCAL_STD = np.radians(75.0), 0.3
+# Of the network's log focal length, on phantom scenes that it was not trained on (docs/training.md).
+NETWORK_FOCAL_STD = 0.35
 CALIBRATION_FRAMES = 24
 SCALE_UNKNOWN = "up to scale: one camera and no known length; the unit is the depth model's guess of a millimetre"
 
@@ -132,16 +134,26 @@ def reconstruct_video(
 
 
 def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
-    """The given camera; or one that starts from the look of the frames and is settled by how they move."""
+    """The given camera; or one that starts from what is usual and what the frames look like, settled by their motion."""
     if clip.camera is not None:
         return Intrinsics(clip.camera, f"given: {given}", 0.0)
-    looks, _ = estimator.estimate_camera(clip.probes())
-    frames = list(islice(clip.with_camera(looks).frames(), CALIBRATION_FRAMES))
+    start, spread = start_camera(clip, estimator)
+    frames = list(islice(clip.with_camera(start).frames(), CALIBRATION_FRAMES))
     geometry = estimator.estimate(frames)
-    nets = [NetworkDepth.of(d, s, looks) for d, s in zip(geometry.depth, geometry.log_std, strict=True)]
-    found = calibrate(frames, nets, looks, FOCAL_STD)
-    how = "and how they move" if found.observable else "alone, since they move too little to show the focal length"
+    nets = [NetworkDepth.of(d, s, start) for d, s in zip(geometry.depth, geometry.log_std, strict=True)]
+    found = calibrate(frames, nets, start, spread)
+    how = "and how they move" if found.observable else "alone: they move too little to show the focal length"
     return Intrinsics(found.camera, f"estimated from the look of the images {how}", found.log_focal_std)
+
+
+def start_camera(clip: Clip, estimator: Estimator) -> tuple[Camera, float]:
+    """A first camera and the standard deviation of its log focal length: the usual one and the network's, weighted."""
+    width, height = clip.view.width, clip.view.height
+    usual = Camera.from_fov(width, height, USUAL_FOV_RAD)
+    looks, _ = estimator.estimate_camera(clip.probes(8))
+    weight = USUAL_FOCAL_STD**2 / (USUAL_FOCAL_STD**2 + NETWORK_FOCAL_STD**2)
+    camera = usual.with_focal_scale((looks.focal_px / usual.focal_px) ** weight)
+    return camera, float((USUAL_FOCAL_STD**-2 + NETWORK_FOCAL_STD**-2) ** -0.5)
 
 
 def _views(path: Path, live: bool):  # type: ignore[no-untyped-def]

@@ -121,8 +121,8 @@ def evaluate(run: Reconstruction, truth: Truth) -> Evaluation:
     mesh = run.mesh()
     if truth.mesh_path is None or truth.camera is None or truth.trajectory is None:
         left_out.append("surface: the truth has no mesh with poses and camera")
-    elif mesh is None:
-        left_out.append("surface: the run has no mesh")
+    elif mesh is None or not len(mesh.faces):
+        left_out.append("surface: the run has no surface")
     else:
         surface = _surface(mesh, run, truth)
     return Evaluation(

@@ -20,9 +20,6 @@ from video_io.frame import Frame
 ROUNDS = 4
 SETTLED = 0.01
 LEAST_FRAMES = 8
-# Neighbouring landmarks and frames err alike, so that the least-squares spread is far too small. The factor is the
-# ratio of true to stated errors on phantom clips (docs/training.md).
-OVERCONFIDENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def calibrate(
 
     Returns:
         The start itself, and not observable, where the frames can't be tracked, the camera does not move, or the
-        result is no surer than the start.
+        result is hardly surer than the start.
     """
     found, spread = camera, np.inf
     for _ in range(ROUNDS):
@@ -68,7 +65,6 @@ def calibrate(
         found = scene.camera
         if abs(np.log(found.focal_px / before)) < SETTLED:
             break
-    spread = min(float(spread) * OVERCONFIDENCE, 1e9)
-    if spread >= log_focal_std or abs(np.log(found.focal_px / camera.focal_px)) > 3 * log_focal_std:
+    if spread > 0.8 * log_focal_std or abs(np.log(found.focal_px / camera.focal_px)) > 3 * log_focal_std:
         return Calibration(camera, log_focal_std, False)
     return Calibration(found, spread, True)
