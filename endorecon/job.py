@@ -134,7 +134,7 @@ def reconstruct_video(
 
 
 def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
-    """The given camera; or one that starts from what is usual and what the frames look like, settled by their motion."""
+    """The given camera; or one that starts from what is usual and what the frames look like, settled by motion."""
     if clip.camera is not None:
         return Intrinsics(clip.camera, f"given: {given}", 0.0)
     start, spread = start_camera(clip, estimator)

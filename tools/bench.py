@@ -2,8 +2,8 @@
 
 FOLDER holds clips with truth (`endorecon simulate` makes such clips); by default ../shared/data beside the repository.
 Every clip is reconstructed by the command line program in a process of its own, with its intrinsics and without, and
-evaluated against its truth. Times are wall-clock: `fps` counts the whole run after the program has been loaded, `wall fps` everything
-from the start of the process to its end.
+evaluated against its truth. Times are wall-clock: `fps` counts the whole run after the program has been loaded,
+`wall fps` everything from the start of the process to its end.
 """
 
 from __future__ import annotations

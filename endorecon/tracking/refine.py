@@ -19,7 +19,7 @@ OUTLIER_PX = 3.0
 PIXEL_STD = 0.5  # of one followed point, from the residuals of phantom clips
 NETWORK_STD = 0.15  # of the log distance that a landmark has from the network alone
 ITERATIONS = 20
-# Neighbouring landmarks and frames err alike, which least squares does not know: it takes the focal length for ten times
+# Landmarks and frames err alike, which least squares does not know: it takes the focal length for ten times
 # surer than it is (true over stated errors, phantom and path-traced clips).
 OVERCONFIDENCE = 10.0
 

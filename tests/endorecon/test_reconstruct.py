@@ -1,4 +1,4 @@
-"""The whole job on phantom clips, with the shipped network: what a run folder says, and what happens to bad stretches."""
+"""The whole job on phantom clips, with the shipped network: what a run folder says, and what becomes of bad frames."""
 
 from dataclasses import replace
 
