@@ -168,22 +168,19 @@ def load_estimator(model: str = "tiny", adapter: str | Path | None = None) -> Es
     Raises:
         InputError: an unknown model, missing weights, an adapter that does not fit; says what was tried.
     """
-    from foundation_adapters.backbones import available, tiny
+    from foundation_adapters.backbones import modules, tiny
 
-    own = next(listing for listing in available() if listing.name == "tiny")
-    if model == "tiny":
-        if adapter is not None:
-            raise InputError(
-                "'tiny' takes no adapter: give a Depth Anything checkpoint with --model, or leave --adapter out"
-            )
-        return Estimator(tiny.build(), own.name, own.licence, own.source)
-    if "/" not in model and not Path(model).expanduser().is_dir():
+    module = next((m for m in modules().values() if m.accepts(model)), None)
+    if module is None:
         raise InputError(
-            f"no model '{model}': give tiny, a Depth Anything hub id (owner/name), or a folder with such a checkpoint"
+            f"no model '{model}': give {', '.join(modules().keys() - {'depth_anything'})}, a Depth Anything hub id "
+            "(owner/name), or a folder with such a checkpoint"
         )
-    from foundation_adapters.backbones import depth_anything
-
-    depth_model = depth_anything.build(model)
+    if module is tiny:
+        if adapter is not None:
+            raise InputError("'tiny' takes no adapter: give a Depth Anything checkpoint with --model, or no --adapter")
+        return Estimator(tiny.build(), "tiny", tiny.LICENCE, tiny.SOURCE)
+    depth_model = module.build(model)
     if adapter is not None:
         depth_model.model = _adapted(depth_model.model, Path(adapter).expanduser())
     return Estimator(tiny.build(), depth_model.name, depth_model.licence, depth_model.source, depth_model)

@@ -23,11 +23,19 @@ from foundation_adapters.train import Average, Config, append_row, evaluate, lea
 
 @dataclass(frozen=True)
 class HeadsConfig:
-    """What the stage does; see `Config` for what is not told here."""
+    """What the stage does; see `Config` for what is not told here.
+
+    Images have about the size that the estimator works on, and most of them are whole: unlike depth, the focal length
+    can be told only from images with the look of those that it will be asked of.
+
+    Attributes:
+        zoom_share: share of the steps whose images are cut out of the middle of larger ones.
+    """
 
     minutes: float = 6.0
-    pairs: int = 16
-    sizes: tuple[tuple[int, int], ...] = ((160, 128), (192, 160), (224, 192), (320, 256))
+    pairs: int = 6
+    sizes: tuple[tuple[int, int], ...] = ((320, 256), (320, 256), (288, 224))
+    zoom_share: float = 0.25
     learning_rate: float = 2e-3
     average: float = 0.99
     seed: int = 100
@@ -63,8 +71,7 @@ def train_heads(
 
     def make() -> Batch:
         size = config.sizes[rng.integers(len(config.sizes))]
-        pairs = max(2, config.pairs * 160 * 128 // (size[0] * size[1]) * 2)
-        return random_batch(rng, scenes, size, 2 * pairs, pairs, zoom=True)
+        return random_batch(rng, scenes, size, 2 * config.pairs, config.pairs, zoom=rng.random() < config.zoom_share)
 
     prefetch = Prefetch(make)
     start, total_s, step, sums = time.monotonic(), config.minutes * 60, 0, {}

@@ -1,7 +1,7 @@
-"""Train the shipped default network: python tools/train_default.py DATA VALIDATION OUT [--minutes 65] [--resume].
+"""Train the shipped default network: python tools/train_default.py DATA VALIDATION OUT [--minutes 75] [--resume].
 
-DATA and VALIDATION are folders of scenes from tools/make_training_data.py. The result is OUT/tiny.safetensors; copy it
-to foundation_adapters/weights/tiny.safetensors.
+DATA and VALIDATION are folders of scenes from tools/make_training_data.py. The result is OUT/heads/tiny.safetensors;
+copy it to foundation_adapters/weights/tiny.safetensors.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from foundation_adapters.train import Config, describe, train
+from foundation_adapters.train_heads import HeadsConfig, train_heads
 from video_io.errors import InputError
 
 
@@ -31,6 +32,10 @@ def keep_memory() -> None:
         mallopt(trim_threshold, -1)
 
 
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -40,14 +45,16 @@ def main() -> int:
     simple = [f for f in fields(Config) if f.type in ("int", "float")]
     for field in simple:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=eval_type(field.type), default=field.default)
+    parser.add_argument("--heads-minutes", type=float, default=HeadsConfig().minutes, help="of the second stage")
     args = parser.parse_args()
     keep_memory()
     config = replace(Config(), **{f.name: getattr(args, f.name) for f in simple})
     print(describe(config), flush=True)
     try:
-        path = train(
-            args.data, args.validation, args.out, config, resume=args.resume, say=lambda s: print(s, flush=True)
-        )
+        path = train(args.data, args.validation, args.out, config, resume=args.resume, say=say)
+        if args.heads_minutes > 0:
+            heads = HeadsConfig(minutes=args.heads_minutes, threads=args.threads)
+            path = train_heads(path, args.data, args.validation, args.out / "heads", heads, say=say)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

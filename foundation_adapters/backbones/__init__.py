@@ -1,6 +1,9 @@
 """A slot: one file a network, its name the one on the command line. Listing them imports nothing heavy.
 
-Each file tells LICENCE, SIZE_MB, SOURCE and ABOUT, and has `build`.
+Each file tells LICENCE, SIZE_MB, SOURCE and ABOUT, and has `accepts(model)`, is this name on the command line mine, and
+`build(model)`. That gives a function of images (N, 3, H, W) in [0, 1] and unit rays (N, 3, H, W) which returns log
+distance along the ray and the log of its standard deviation, (N, H, W) each, with attributes name, licence and source
+for the run folder and `model` for an adapter to wrap. (`tiny` gives the whole `Network`.)
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from types import ModuleType
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,12 @@ class Listing:
     about: str
 
 
+def modules() -> dict[str, ModuleType]:
+    """Every file of the slot, by name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
 def available() -> tuple[Listing, ...]:
     """Every network of the slot, by name."""
-    listings = []
-    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        told = importlib.import_module(f"{__name__}.{module.name}")
-        listings.append(Listing(module.name, told.LICENCE, told.SIZE_MB, told.SOURCE, told.ABOUT))
-    return tuple(listings)
+    return tuple(Listing(name, m.LICENCE, m.SIZE_MB, m.SOURCE, m.ABOUT) for name, m in modules().items())

@@ -70,7 +70,12 @@ class DepthAnything:
         return log_distance, torch.full_like(log_distance, _LOG_STD)
 
 
-def build(where: str) -> DepthAnything:
+def accepts(model: str) -> bool:
+    """Hub ids (owner/name) and folders."""
+    return "/" in model or Path(model).expanduser().is_dir()
+
+
+def build(model: str) -> DepthAnything:
     """Load a checkpoint from a local folder or, if there is no such folder, from the Hugging Face hub or its cache.
 
     Only safetensors are read, and only if every tensor of the network is there.
@@ -78,7 +83,7 @@ def build(where: str) -> DepthAnything:
     Raises:
         InputError: not found, no network, another architecture, or an incomplete file.
     """
-    folder = Path(where).expanduser()
+    where, folder = model, Path(model).expanduser()
     if folder.is_dir():
         _check_folder(folder)
     elif where.count("/") != 1 or where.startswith((".", "/", "~")):
@@ -86,15 +91,15 @@ def build(where: str) -> DepthAnything:
             f"no folder {where}: give a folder with config.json and model.safetensors, or a hub id such as "
             "depth-anything/Depth-Anything-V2-Small-hf"
         )
-    model, told = _load(str(folder) if folder.is_dir() else where, folder.is_dir())
+    network, told = _load(str(folder) if folder.is_dir() else where, folder.is_dir())
     if told["missing_keys"] or told["mismatched_keys"]:
         first = sorted(str(k) for k in (*told["missing_keys"], *told["mismatched_keys"]))[0]
         raise InputError(
             f"the checkpoint {where} lacks parts of the network (first: {first}): download it again in full"
         )
-    model.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
     licence = _LICENCES.get(where.lower(), "not known to this program: see the checkpoint's model card")
-    return DepthAnything(model, where, licence, "folder" if folder.is_dir() else "Hugging Face hub")
+    return DepthAnything(network, where, licence, "folder" if folder.is_dir() else "Hugging Face hub")
 
 
 def _check_folder(folder: Path) -> None:

@@ -15,7 +15,11 @@ ABOUT = "EfficientNet-Lite0 and a light decoder: depth, confidence, relative pos
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "tiny.safetensors"
 
 
-def build(path: Path = WEIGHTS) -> Network:
+def accepts(model: str) -> bool:
+    return model == "tiny"
+
+
+def build(model: str = "tiny", path: Path = WEIGHTS) -> Network:
     """The network with its weights, ready for inference.
 
     Raises:

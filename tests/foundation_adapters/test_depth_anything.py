@@ -50,7 +50,7 @@ def own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights for the pose and intrinsics heads, so that this file needs no shipped ones."""
     save_weights(Network(), tmp_path / "tiny.safetensors", {})
     real = tiny.build
-    monkeypatch.setattr(tiny, "build", lambda: real(tmp_path / "tiny.safetensors"))
+    monkeypatch.setattr(tiny, "build", lambda: real(path=tmp_path / "tiny.safetensors"))
 
 
 def _copy(checkpoint: Path, to: Path) -> Path:
