@@ -75,18 +75,19 @@ def reconstruct_video(
     Raises:
         InputError: input, camera, model or output that can't be used.
     """
-    from threadpoolctl import threadpool_limits
-
-    from endorecon.scenes.tsdf import TsdfScene
-    from endorecon.tracking.tracker import Tracker
-    from foundation_adapters.estimator import load_estimator
-
     if holds_run(out) and not overwrite:
         RunWriter(out, {}, overwrite)  # says what to do, before any work is done
     clock, begun = Clock(), time.perf_counter()
     with clock.stage("open"):
         source = open_source(input, every, max_frames, fps)
         clip = Clip.of(source, read_camera(camera) if camera else None)
+        # Loaded once the input is known to be good, so that a wrong one is answered at once.
+        from threadpoolctl import threadpool_limits
+
+        from endorecon.scenes.tsdf import TsdfScene
+        from endorecon.tracking.tracker import Tracker
+        from foundation_adapters.estimator import load_estimator
+
         estimator = load_estimator(model, adapter)
         intrinsics = _intrinsics(clip, estimator, camera)
         clip = clip.with_camera(intrinsics.camera)

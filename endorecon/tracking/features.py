@@ -83,14 +83,15 @@ def follow(
     if not len(points):
         return points.copy(), np.zeros(0, bool)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
-    options = {"winSize": (WINDOW_PX, WINDOW_PX), "maxLevel": LEVELS, "criteria": criteria}
+    options = {"winSize": (WINDOW_PX, WINDOW_PX), "criteria": criteria, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
     start = (points - 0.5).reshape(-1, 1, 2)
     begin = start.copy() if guess is None else (guess - 0.5).astype(np.float32).reshape(-1, 1, 2)
     ahead, found, _ = cv2.calcOpticalFlowPyrLK(
-        source.normalised, target.normalised, start, begin.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **options
+        source.normalised, target.normalised, start, begin.copy(), maxLevel=LEVELS, **options
     )
+    # The way back starts where it should end, so it needs no coarse levels.
     back, found_back, _ = cv2.calcOpticalFlowPyrLK(
-        target.normalised, source.normalised, ahead, start.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **options
+        target.normalised, source.normalised, ahead, start.copy(), maxLevel=1, **options
     )
     moved = ahead.reshape(-1, 2) + 0.5
     error = np.linalg.norm((back - start).reshape(-1, 2), axis=1)

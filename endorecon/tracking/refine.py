@@ -19,6 +19,8 @@ OUTLIER_PX = 3.0
 PIXEL_STD = 0.5  # of one followed point, from the residuals of phantom clips
 NETWORK_STD = 0.15  # of the log distance that a landmark has from the network alone
 ITERATIONS = 20
+# Long segments are refined in overlapping chunks of key frames, so that memory and time a frame stay the same.
+CHUNK, OVERLAP = 150, 50
 # Landmarks and frames err alike, which least squares does not know: it takes the focal length for ten times
 # surer than it is (true over stated errors, phantom and path-traced clips).
 OVERCONFIDENCE = 10.0
@@ -76,14 +78,19 @@ def adjust_keyframes(scene: Map, focal_std: float, log_focal: float = 0.0) -> fl
     Returns:
         The standard deviation of the log focal length; infinite where it was kept.
     """
-    problem, members, numbers = scene.problem(scene.keyframes, fixed=1, focal_std=focal_std / OVERCONFIDENCE)
-    problem = replace(problem, log_focal=log_focal)
-    adjusted = adjust(problem, ITERATIONS)
-    _drop_outliers(scene, adjusted.problem, adjusted.residual_px, members, numbers)
-    scene.take(adjusted, members, numbers)
-    if focal_std > 0:
-        scene.camera = scene.camera.with_focal_scale(float(np.exp(adjusted.problem.log_focal - log_focal)))
-    return adjusted.log_focal_std * OVERCONFIDENCE
+    keys, spread = scene.keyframes, np.inf
+    for first in range(0, max(len(keys) - OVERLAP, 1), CHUNK - OVERLAP):
+        part, fixed = keys[first : first + CHUNK], OVERLAP if first else 1
+        # The focal length is that of the first chunk, which the others then share.
+        prior = 0.0 if first else focal_std / OVERCONFIDENCE
+        problem, members, numbers = scene.problem(part, fixed, prior)
+        adjusted = adjust(replace(problem, log_focal=0.0 if first else log_focal), ITERATIONS)
+        _drop_outliers(scene, adjusted.problem, adjusted.residual_px, members, numbers)
+        scene.take(adjusted, members, numbers)
+        if prior:
+            spread = adjusted.log_focal_std * OVERCONFIDENCE
+            scene.camera = scene.camera.with_focal_scale(float(np.exp(adjusted.problem.log_focal - log_focal)))
+    return spread
 
 
 def _drop_outliers(
