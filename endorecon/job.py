@@ -128,6 +128,8 @@ def reconstruct_video(
             model=estimator.name,
             licence=estimator.licence,
             warnings=warnings(clip, result, intrinsics, scenes),
+            main_segment=result.main,
+            skipped=[[index, reason] for index, reason in clip.source.skipped],
             timings={**clock.seconds, "total": time.perf_counter() - begun},
         )
         view.finished(read_run(run.path))
