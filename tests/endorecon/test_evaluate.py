@@ -316,7 +316,7 @@ def test_what_the_truth_lacks_is_said(sample_data):
     folder = sample_data / "traced_sinus"
     run = fake_run(folder, scale=1.0, every=20)
     run.surface = None
-    assert evaluate(run, open_truth(folder)).left_out == ("surface: the run has no mesh",)
+    assert evaluate(run, open_truth(folder)).left_out == ("surface: the run has no surface",)
 
 
 def test_a_run_of_another_clip_is_refused(sample_data):
