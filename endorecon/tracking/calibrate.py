@@ -65,6 +65,6 @@ def calibrate(
         found = scene.camera
         if abs(np.log(found.focal_px / before)) < SETTLED:
             break
-    if spread > 0.8 * log_focal_std or abs(np.log(found.focal_px / camera.focal_px)) > 3 * log_focal_std:
+    if spread > 0.8 * log_focal_std:
         return Calibration(camera, log_focal_std, False)
     return Calibration(found, spread, True)

@@ -24,6 +24,8 @@ CHUNK, OVERLAP = 150, 50
 # Landmarks and frames err alike, which least squares does not know: it takes the focal length for ten times
 # surer than it is (true over stated errors, phantom and path-traced clips).
 OVERCONFIDENCE = 10.0
+# A focal length that moves further than this, in standard deviations of what was known before, is not believed.
+MOST_FOCAL_STD = 2.5
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ def adjust_keyframes(scene: Map, focal_std: float, log_focal: float = 0.0) -> fl
         prior = 0.0 if first else focal_std / OVERCONFIDENCE
         problem, members, numbers = scene.problem(part, fixed, prior)
         adjusted = adjust(replace(problem, log_focal=0.0 if first else log_focal), ITERATIONS)
+        if prior and abs(adjusted.problem.log_focal) > MOST_FOCAL_STD * focal_std:
+            # No lens: the motion does not show the focal length, and something else has pulled at it.
+            prior, adjusted = 0.0, adjust(replace(problem, log_focal_std=0.0), ITERATIONS)
         _drop_outliers(scene, adjusted.problem, adjusted.residual_px, members, numbers)
         scene.take(adjusted, members, numbers)
         if prior:
