@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Endoscopes see 55 to 100 degrees across the image, most of them.
 USUAL_FOV_RAD, USUAL_FOCAL_STD = np.radians(75.0), 0.3
 # Of the network's log focal length, on phantom scenes that it was not trained on (docs/training.md).
-NETWORK_FOCAL_STD = 0.35
+NETWORK_FOCAL_STD = 0.25
 CALIBRATION_FRAMES = 24
 SCALE_UNKNOWN = "up to scale: one camera and no known length; the unit is the depth model's guess of a millimetre"
 
