@@ -110,7 +110,9 @@ class DistanceHead(nn.Module):
         x = self.context(self.reduce(torch.cat([levels[4], rays[4].to(levels[4].dtype)], 1)))
         for index, fusion in zip((3, 2, 1, 0), self.fusions, strict=True):
             x = fusion(x, levels[index], rays[index])
-        out = self.out(x).float()
+        # In single precision: half precision would put the log distance on steps of one and a half per cent.
+        with torch.autocast(x.device.type, enabled=False):
+            out = self.out(x.float())
         return out[:, 0], out[:, 1].clamp(-_LOG_SCALE_LIMIT, 1.0)
 
 
