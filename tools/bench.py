@@ -162,6 +162,7 @@ def colmap_table(data: Path, clips: list[str], out: Path) -> None:
     from endorecon.evaluate.trajectory import trajectory_errors
     from video_io.trajectory import Trajectory
 
+    pycolmap.logging.minloglevel = 2
     print(f"\n{'COLMAP, intrinsics given':26} {'placed':>8} {'models':>6} {'ATE %':>7} {'fps':>6}")
     for name in clips:
         truth, work = open_truth(data / name), out / f"colmap_{name}"
