@@ -43,15 +43,14 @@ def main() -> int:
 def strip(run: Run) -> NDArray[np.uint8]:
     """Image, depth and confidence of the frame in the middle of the run; then the mesh alone, seen from that frame's
     place in its colours, and from a place beside it as grey relief; then the mesh and the path from outside."""
-    indices = run.depth_indices
-    middle = indices[len(indices) // 2]
+    main = [r.index for r in run.rows if r.status == "tracked" and r.segment == run.info["main_segment"]]
+    middle = main[len(main) // 2]
     clip = Clip.of(open_source(run.info["config"]["input"]))
     frame = next(f for f in clip.frames() if f.index == middle)
     depth, confidence = run.depth(middle)
     near, far = np.percentile(depth[confidence > 0], [2, 98])
     mesh = read_ply(run.mesh_path)
-    main = [row.index for row in run.rows if row.status == "tracked" and row.segment == run.info.get("main_segment", 0)]
-    pose = run.trajectory.world_from_cam[min(main.index(middle) if middle in main else 0, len(run.trajectory) - 1)]
+    pose = run.trajectory.world_from_cam[main.index(middle)]
     aside = np.eye(4)
     angle = 0.45
     # Turned about a point at the median depth, and a little further back.
@@ -62,7 +61,8 @@ def strip(run: Run) -> NDArray[np.uint8]:
     tiles += [
         seen_from(mesh, run.camera, pose, coloured=True),
         seen_from(mesh, run.camera, pose @ aside, coloured=False),
-        mesh_picture(mesh, run.trajectory.centres, 0.6),
+        # From whichever side shows more: surface that faces away is not drawn.
+        max((mesh_picture(mesh, run.trajectory.centres, turn) for turn in (0.6, 0.6 + np.pi)), key=np.std),
     ]
     return np.hstack([_fit(tile) for tile in tiles])
 
