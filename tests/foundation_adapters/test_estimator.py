@@ -50,8 +50,8 @@ def test_depth_is_z_and_not_the_length_of_the_ray(estimator: Estimator) -> None:
         image = torch.from_numpy(frame.rgb).permute(2, 0, 1)[None].float() / 255
         distance = estimator._network(image, rays).log_distance[0].exp().numpy()
     want = distance * CAMERA.ray_map()[..., 2]
-    # Where the processor has bfloat16 the estimator uses it, which moves depth by less than 2 %; z and the length of the
-    # ray differ by 29 % in the corners of this camera.
+    # Where the processor has bfloat16 the estimator uses it, which moves depth by less than 2 %; z and the length of
+    # the ray differ by 29 % in the corners of this camera.
     np.testing.assert_allclose(estimator.estimate([frame]).depth[0], want, rtol=0.02)
 
 
