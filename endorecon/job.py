@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def reconstruct_video(
             licence=estimator.licence,
             warnings=warnings(clip, result, intrinsics, scenes),
             main_segment=result.main,
-            skipped=[[index, reason] for index, reason in clip.source.skipped],
+            skipped=[[index, reason] for index, reason in result.skipped],
             timings={**clock.seconds, "total": time.perf_counter() - begun},
         )
         view.finished(read_run(run.path))
@@ -160,6 +161,8 @@ def start_camera(clip: Clip, estimator: Estimator) -> tuple[Camera, float]:
 
 
 def _views(path: Path, live: bool):  # type: ignore[no-untyped-def]
+    # The recorder's own log would print lines of its own where the disk is full, which the run says in a sentence.
+    os.environ.setdefault("RUST_LOG", "off")
     from endorecon.views.base import Views
     from endorecon.views.report import ReportView
     from endorecon.views.rerun import RerunView
@@ -171,9 +174,10 @@ def warnings(clip: Clip, result: Result, intrinsics: Intrinsics, scenes: Sequenc
     """Sentences that the person who reads the report should see."""
     found = list(clip.view.notes)
     rows, used = result.rows, result.segments[result.main]
-    if clip.source.skipped:
-        some = ", ".join(f"{index} ({reason})" for index, reason in clip.source.skipped[:3])
-        found.append(f"{len(clip.source.skipped)} frames could not be read and were left out: {some}")
+    if result.skipped:
+        some = ", ".join(f"{index} ({reason})" for index, reason in result.skipped[:3])
+        more = ", ... (all of them in run.yaml)" if len(result.skipped) > 3 else ""
+        found.append(f"{len(result.skipped)} frames could not be read and were left out: {some}{more}")
     refused = [row for row in rows if row.status == "refused"]
     if refused:
         common = max({row.reason for row in refused}, key=[row.reason for row in refused].count)

@@ -49,6 +49,7 @@ class Result:
         trajectory: poses of the main segment.
         mesh: its surface.
         interrupted: whether the user ended it early.
+        skipped: (index, reason) of each frame that could not be decoded.
     """
 
     rows: list[FrameRow] = field(default_factory=list)
@@ -57,6 +58,7 @@ class Result:
     trajectory: Trajectory = field(default_factory=lambda: Trajectory(np.zeros(0, np.int64), np.zeros((0, 4, 4))))
     mesh: Mesh | None = None
     interrupted: bool = False
+    skipped: list[tuple[int, str]] = field(default_factory=list)
 
 
 def reconstruct(
@@ -103,6 +105,8 @@ def reconstruct(
     except KeyboardInterrupt:
         # What there is gets refined, fused and saved; a second interrupt ends that too.
         result.interrupted = True
+    # Reading the source a second time starts its list anew.
+    result.skipped = list(clip.source.skipped)
     with clock.stage("refine"):
         result.segments = [refine(segment, focal_std) for segment in tracker.segments]
     result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)

@@ -37,8 +37,8 @@ class Spool:
                 np.save(file, net.log_std.astype(np.float16))
         except OSError as error:
             raise InputError(
-                f"can't keep intermediate results in '{self._folder.name}' ({error.strerror}); free some space or "
-                "choose another folder with --out"
+                f"can't keep intermediate results in '{self._folder.name}' ({error.strerror or 'the disk is full'}); "
+                "free some space or choose another folder with --out"
             ) from error
 
     def read(self, index: int) -> NetworkDepth:

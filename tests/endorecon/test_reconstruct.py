@@ -128,6 +128,16 @@ def test_an_interrupt_saves_what_there_is(phantom, tmp_path, monkeypatch):
     assert any("stopped after 8 frames" in warning for warning in run.info["warnings"])
 
 
+def test_damaged_frames_are_left_out_and_listed(phantom, tmp_path):
+    data = bytearray((phantom / "video.mp4").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = b"\xff" * 400
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    run = read_run(reconstruct_video(tmp_path / "damaged.mp4", tmp_path / "run", camera=phantom / "intrinsics.json"))
+    skipped = {index for index, _ in run.info["skipped"]}
+    assert skipped and not skipped & {row.index for row in run.rows}
+    assert any("could not be read and were left out" in warning for warning in run.info["warnings"])
+
+
 def test_a_camera_for_another_size_is_refused(phantom, tmp_path):
     from video_io.camera_files import write_camera
 
