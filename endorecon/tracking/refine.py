@@ -16,13 +16,13 @@ from video_io.camera import Camera
 Float = NDArray[np.float64]
 
 OUTLIER_PX = 3.0
-PIXEL_STD = 0.5  # of one followed point, from the residuals of phantom clips
+PIXEL_STD = 0.5  # of one followed point: about the residuals seen on path-traced clips
 NETWORK_STD = 0.15  # of the log distance that a landmark has from the network alone
 ITERATIONS = 20
 # Long segments are refined in overlapping chunks of key frames, so that memory and time a frame stay the same.
 CHUNK, OVERLAP = 150, 50
 # Landmarks and frames err alike, which least squares does not know: it takes the focal length for ten times
-# surer than it is (true over stated errors, phantom and path-traced clips).
+# surer than it is (true over stated errors on three path-traced clips; to be measured on more).
 OVERCONFIDENCE = 10.0
 # A focal length that moves further than this, in standard deviations of what was known before, is not believed.
 MOST_FOCAL_STD = 2.5
