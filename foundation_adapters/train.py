@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from foundation_adapters import losses
 from foundation_adapters.augment import augment
-from foundation_adapters.network import Network, save_weights
+from foundation_adapters.network import Network, load_weights, save_weights
 from foundation_adapters.shards import Batch, Prefetch, Scene, full_cut, make_batch, open_folder, random_batch
 from video_io.errors import InputError
 
@@ -235,6 +235,7 @@ def train(
     config: Config,
     build: Callable[[], nn.Module] | None = None,
     resume: bool = False,
+    start_from: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Train on the shards in `folder`; writes `out`/tiny.safetensors (the moving average), log.csv and validation.csv.
@@ -242,14 +243,18 @@ def train(
     Args:
         build: makes the network; by default the shipped one with ImageNet weights.
         resume: go on from `out`/checkpoint.pt, its elapsed time included.
+        start_from: weights of `save_weights` to begin with, under a fresh schedule and optimiser.
 
     Raises:
-        InputError: no scenes, or nothing to resume.
+        InputError: no scenes, nothing to resume, weights of another network.
     """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     out.mkdir(parents=True, exist_ok=True)
-    run = _Run(out, config, (build or _default_network)(), resume)
+    network = (build or _default_network)()
+    if start_from:
+        load_weights(network, start_from)
+    run = _Run(out, config, network, resume)
     feed = _Feed(folder, config, run.step)
     prefetch = Prefetch(feed)
     held_out = open_folder(validation)[:60]

@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("validation", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--resume", action="store_true", help="go on from OUT/checkpoint.pt")
+    parser.add_argument("--start-from", type=Path, help="weights (.safetensors) to begin with instead of ImageNet's")
     simple = [f for f in fields(Config) if f.type in ("int", "float")]
     for field in simple:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=eval_type(field.type), default=field.default)
@@ -51,7 +52,7 @@ def main() -> int:
     config = replace(Config(), **{f.name: getattr(args, f.name) for f in simple})
     print(describe(config), flush=True)
     try:
-        path = train(args.data, args.validation, args.out, config, resume=args.resume, say=say)
+        path = train(args.data, args.validation, args.out, config, resume=args.resume, start_from=args.start_from, say=say)
         if args.heads_minutes > 0:
             heads = HeadsConfig(minutes=args.heads_minutes, threads=args.threads)
             path = train_heads(path, args.data, args.validation, args.out / "heads", heads, say=say)
