@@ -16,12 +16,14 @@ from endorecon.clock import Clock
 from endorecon.reconstruct import Progress, Result, reconstruct
 from endorecon.run import RunWriter, holds_run, read_run
 from endorecon.spool import Spool
-from endorecon.tracking.calibrate import calibrate
+from endorecon.tracking.calibrate import SURER, Calibration, calibrate
 from endorecon.tracking.densify import NetworkDepth
+from endorecon.tracking.refine import FocalPrior
 from video_io.camera import Camera
 from video_io.camera_files import read_camera
 from video_io.clip import Clip
 from video_io.errors import InputError
+from video_io.frame import Frame
 from video_io.sources import open_source
 
 if TYPE_CHECKING:
@@ -32,17 +34,19 @@ if TYPE_CHECKING:
 USUAL_FOV_RAD, USUAL_FOCAL_STD = np.radians(75.0), 0.3
 # Of the network's log focal length, on phantom scenes that it was not trained on (docs/training.md).
 NETWORK_FOCAL_STD = 0.25
-CALIBRATION_FRAMES = 24
+# The focal length is sought in this many frames, and in more of them as long as it is less sure than this.
+CALIBRATION_FRAMES, SURE_FOCAL_STD = (24, 48, 96), 0.03
 SCALE_UNKNOWN = "up to scale: one camera and no known length; the unit is the depth model's guess of a millimetre"
 
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """The camera of the working image, whether it was given, and how uncertain its log focal length is (0: given)."""
+    """The camera of the working image, where it comes from, and what was known of its focal length before the motion
+    was looked at (None: it was given)."""
 
     camera: Camera
     note: str
-    focal_std: float
+    prior: FocalPrior | None = None
 
 
 def reconstruct_video(
@@ -109,7 +113,7 @@ def reconstruct_video(
         tracker = Tracker(intrinsics.camera)
         result = reconstruct(
             clip, estimator, tracker, make_scene, lambda o: run.depth(o.frame.index, o.depth, o.confidence),
-            view, spool, clock, progress, intrinsics.focal_std,
+            view, spool, clock, progress, intrinsics.prior,
         )  # fmt: skip
         if not tracker.placed:
             reasons = sorted({row.reason for row in result.rows}, key=[row.reason for row in result.rows].count)
@@ -119,7 +123,7 @@ def reconstruct_video(
                 "expected sharp pictures of tissue with some texture; check the recording, or choose a part of it"
             )
         used = result.segments[result.main].camera
-        run.camera(used, clip.view.source_camera(used), clip.view, intrinsics.focal_std > 0, intrinsics.note)
+        run.camera(used, clip.view.source_camera(used), clip.view, intrinsics.prior is not None, intrinsics.note)
         run.finish(
             result.rows,
             result.trajectory,
@@ -140,14 +144,25 @@ def reconstruct_video(
 def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
     """The given camera; or one that starts from what is usual and what the frames look like, settled by motion."""
     if clip.camera is not None:
-        return Intrinsics(clip.camera, f"given: {given}", 0.0)
+        return Intrinsics(clip.camera, f"given: {given}")
     start, spread = start_camera(clip, estimator)
-    frames = list(islice(clip.with_camera(start).frames(), CALIBRATION_FRAMES))
-    geometry = estimator.estimate(frames)
-    nets = [NetworkDepth.of(d, s, start) for d, s in zip(geometry.depth, geometry.log_std, strict=True)]
-    found = calibrate(frames, nets, start, spread)
+    prior = FocalPrior(start.focal_px, spread)
+    found = Calibration(start, spread, False)
+    frames: list[Frame] = []
+    nets: list[NetworkDepth] = []
+    source = clip.with_camera(start).frames()
+    for count in CALIBRATION_FRAMES:
+        more = list(islice(source, count - len(frames)))
+        if not more:
+            break
+        geometry = estimator.estimate(more)
+        frames += more
+        nets += [NetworkDepth.of(d, s, start) for d, s in zip(geometry.depth, geometry.log_std, strict=True)]
+        found = calibrate(frames, nets, found.camera, prior)
+        if found.log_focal_std < SURE_FOCAL_STD:
+            break
     how = "and how they move" if found.observable else "alone: they move too little to show the focal length"
-    return Intrinsics(found.camera, f"estimated from the look of the images {how}", found.log_focal_std)
+    return Intrinsics(found.camera, f"estimated from the look of the images {how}", prior)
 
 
 def start_camera(clip: Clip, estimator: Estimator) -> tuple[Camera, float]:
@@ -188,10 +203,12 @@ def warnings(clip: Clip, result: Result, intrinsics: Intrinsics, scenes: Sequenc
             f"the clip falls into {len(counts)} segments of {', '.join(map(str, counts))} frames whose poses can't be "
             f"compared; the trajectory and the mesh show segment {result.main}, the longest"
         )
-    if intrinsics.focal_std > 0:
+    if intrinsics.prior is not None:
         focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
+        sure = used.log_focal_std < SURER * intrinsics.prior.log_std
+        how = f"give or take {100 * used.log_focal_std:.1g} %" if sure else "a guess: the motion does not show it"
         found.append(
-            f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, pinhole, no "
+            f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
             "distortion); for measurements give --camera"
         )
     if _still(result):

@@ -14,7 +14,7 @@ from endorecon.run import FrameRow
 from endorecon.spool import Spool
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.observation import Observation, Refused
-from endorecon.tracking.refine import Refined, refine
+from endorecon.tracking.refine import FocalPrior, Refined, refine
 from endorecon.tracking.tracker import Tracker
 from video_io.clip import Clip
 from video_io.frame import Frame
@@ -71,7 +71,7 @@ def reconstruct(
     spool: Spool,
     clock: Clock,
     progress: Progress,
-    focal_std: float = 0.0,
+    focal: FocalPrior | None = None,
 ) -> Result:
     """Reconstruct a clip in two passes: place every frame; then, with all of them refined together, fuse.
 
@@ -85,7 +85,7 @@ def reconstruct(
         spool: keeps the network's depth between the passes.
         clock: adds up the seconds of each stage.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
-        focal_std: how uncertain the log focal length of the clip's camera is; 0 if it was given.
+        focal: what was known of the focal length before the clip's motion was looked at; None if it was given.
     """
     result = Result()
     try:
@@ -108,7 +108,7 @@ def reconstruct(
     # Reading the source a second time starts its list anew.
     result.skipped = list(clip.source.skipped)
     with clock.stage("refine"):
-        result.segments = [refine(segment, focal_std) for segment in tracker.segments]
+        result.segments = [refine(segment, focal) for segment in tracker.segments]
     result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
     scene, poses = None, {}
     for final in ahead(finals(clip, tracker, result, spool, clock), 4):

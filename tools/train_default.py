@@ -52,7 +52,9 @@ def main() -> int:
     config = replace(Config(), **{f.name: getattr(args, f.name) for f in simple})
     print(describe(config), flush=True)
     try:
-        path = train(args.data, args.validation, args.out, config, resume=args.resume, start_from=args.start_from, say=say)
+        path = train(
+            args.data, args.validation, args.out, config, resume=args.resume, start_from=args.start_from, say=say
+        )
         if args.heads_minutes > 0:
             heads = HeadsConfig(minutes=args.heads_minutes, threads=args.threads)
             path = train_heads(path, args.data, args.validation, args.out / "heads", heads, say=say)

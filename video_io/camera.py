@@ -169,6 +169,27 @@ class Camera:
             xy = _undistort_brown(xy, self.params[4:])
         return _unit(np.concatenate([xy, np.ones_like(xy[..., :1])], -1))
 
+    def jacobian(self, pixels: ArrayLike) -> Float:
+        """How the pixel moves with the unit ray, (..., 2, 3), pixels a radian, at pixel positions (..., 2).
+
+        It is the derivative of the projection at the pixel's ray, which it maps to zero; NaN where there is no ray.
+        """
+        ray = self.rays(pixels)
+        if self.model == "pinhole":
+            fx, fy = self.params[:2]
+            x, y, z = np.moveaxis(ray, -1, 0)
+            nothing = np.zeros_like(z)
+            rows = [[fx / z, nothing, -fx * x / z**2], [nothing, fy / z, -fy * y / z**2]]
+            return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
+        # Central differences along two directions across the ray.
+        away = np.where(np.abs(ray[..., :1]) < 0.7, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0])
+        first = _unit(np.cross(ray, away))
+        step, total = 1e-5, np.zeros((*ray.shape[:-1], 2, 3))
+        for across in (first, np.cross(ray, first)):
+            slope = (self.project(ray + step * across)[0] - self.project(ray - step * across)[0]) / (2 * step)
+            total += slope[..., :, None] * across[..., None, :]
+        return total
+
     def project(self, points: ArrayLike) -> tuple[Float, NDArray[np.bool_]]:
         """Pixel positions (..., 2) of points (..., 3) in the camera frame, and which of them the camera can see.
 

@@ -14,10 +14,52 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
 
+from video_io.camera import Camera
+
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 _ANCHOR = 1e4
+_SLOPE_STEP = 1e-4
+
+
+@dataclass(frozen=True)
+class Sightlines:
+    """What a camera makes of pixels: those of the landmarks in their host frames (M), and the observed ones (O).
+
+    Attributes:
+        camera: with the focal length at which all of this holds.
+        host_pixel, pixel: (M, 2) and (O, 2).
+        ray, ray_slope: (M, 3) unit rays in the host frames, and their change with the log focal length.
+        seen: (O, 3) observed unit rays.
+        jacobian, jacobian_slope: (O, 2, 3) the camera's Jacobian there, and its change with the log focal length.
+    """
+
+    camera: Camera
+    host_pixel: NDArray[np.float32]
+    pixel: NDArray[np.float32]
+    ray: Float
+    ray_slope: Float
+    seen: Float
+    jacobian: Float
+    jacobian_slope: Float
+
+    @staticmethod
+    def of(camera: Camera, host_pixel: NDArray[np.float32], pixel: NDArray[np.float32], slopes: bool) -> Sightlines:
+        """Look along pixels; without `slopes` (the focal length is kept) those are zero."""
+        ray, jacobian = camera.rays(host_pixel), np.ascontiguousarray(camera.jacobian(pixel))
+        ray_slope, jacobian_slope = np.zeros_like(ray), np.zeros_like(jacobian)
+        if slopes:
+            longer, shorter = (camera.with_focal_scale(float(np.exp(step))) for step in (_SLOPE_STEP, -_SLOPE_STEP))
+            ray_slope = (longer.rays(host_pixel) - shorter.rays(host_pixel)) / (2 * _SLOPE_STEP)
+            change = (longer.jacobian(pixel) - shorter.jacobian(pixel)) / (2 * _SLOPE_STEP)
+            jacobian_slope = np.ascontiguousarray(change)
+        return Sightlines(camera, host_pixel, pixel, ray, ray_slope, camera.rays(pixel), jacobian, jacobian_slope)
+
+    def refocused(self, step: float) -> Sightlines:
+        """The same pixels seen by the camera whose log focal length is `step` longer."""
+        camera = self.camera.with_focal_scale(float(np.exp(step)))
+        return Sightlines.of(camera, self.host_pixel, self.pixel, True)
 
 
 @dataclass(frozen=True)
@@ -29,15 +71,14 @@ class Problem:
         alpha, beta: (F,) log scale and shift of the frame's network depth; used where the frame hosts landmarks.
         fixed: (F,) bool, poses that stay.
         host: (M,) frame in which the landmark's ray is given.
-        ray, ray_slope: (M, 3) unit ray in the host frame, and its change with the log focal length.
+        sight: rays of the landmarks and of the observations.
         log_d: (M,) log distance along the ray.
         prior, prior_weight: (M,) the network's log distance and the inverse variance of its error; weight 0: none.
         start: (M + 1,) observations of landmark m are start[m] .. start[m + 1].
         frame: (O,) the observing frame.
-        seen, seen_slope: (O, 3) the observed unit ray, and its change with the log focal length.
-        focal_px: pixels a radian, the unit of the residuals.
         anchored: whether the first host's scale is held at 1, which fixes the unit where no pose but one is fixed.
-        log_focal: log of the focal length over its first value; log_focal_std: its prior; 0 keeps it fixed.
+        log_focal: log of the camera's focal length over the mean of its prior.
+        log_focal_std: standard deviation of that prior; 0 keeps the focal length.
     """
 
     rotation: Float
@@ -46,16 +87,12 @@ class Problem:
     beta: Float
     fixed: NDArray[np.bool_]
     host: Int
-    ray: Float
-    ray_slope: Float
+    sight: Sightlines
     log_d: Float
     prior: Float
     prior_weight: Float
     start: Int
     frame: Int
-    seen: Float
-    seen_slope: Float
-    focal_px: float
     robust_px: float = 1.0
     scale_drift_std: float = 0.1
     shift_std: float = 0.1
@@ -137,8 +174,9 @@ def _layout(p: Problem) -> _Layout:
 def _cost(p: Problem, layout: _Layout, residual: Float) -> float:
     from endorecon.tracking.kernels import cost
 
+    s = p.sight
     total = cost(
-        p.rotation, p.centre, p.host, p.ray, p.log_d, p.start, p.frame, p.seen, p.focal_px, p.robust_px,
+        p.rotation, p.centre, p.host, s.ray, p.log_d, p.start, p.frame, s.seen, s.jacobian, p.robust_px,
         p.prior, p.prior_weight, p.alpha, p.beta, residual,
     )  # fmt: skip
     # The kernel's robust costs behave as squares near zero; the priors below are squares throughout.
@@ -169,10 +207,11 @@ class _System:
         self.coupling = np.zeros(6 * observations + 9 * landmarks)
         self.coupling_at = np.zeros(len(self.coupling), np.int64)
         self.landmark_hessian, self.landmark_gradient = np.zeros(landmarks), np.zeros(landmarks)
+        s = p.sight
         linearise(
-            p.rotation, p.centre, p.host, p.ray, p.ray_slope, p.log_d, p.start, p.frame, p.seen, p.seen_slope,
-            p.focal_px, p.robust_px, p.prior, p.prior_weight, p.alpha, p.beta, layout.pose_at, layout.depth_at, damping,
-            self.band, self.gradient, self.border, self.corner, self.coupling, self.coupling_at,
+            p.rotation, p.centre, p.host, s.ray, s.ray_slope, p.log_d, p.start, p.frame, s.seen, s.jacobian,
+            s.jacobian_slope, p.robust_px, p.prior, p.prior_weight, p.alpha, p.beta, layout.pose_at, layout.depth_at,
+            damping, self.band, self.gradient, self.border, self.corner, self.coupling, self.coupling_at,
             self.landmark_hessian, self.landmark_gradient,
         )  # fmt: skip
         self._priors(p, layout)
@@ -222,15 +261,8 @@ class _System:
         alpha[layout.hosts] += delta[layout.depth_at[layout.hosts]]
         beta[layout.hosts] += delta[layout.depth_at[layout.hosts] + 1]
         log_d = p.log_d + np.clip(change, -1.0, 1.0)
-        ray, seen = p.ray, p.seen
-        if focal_step:
-            ray, seen = _unit(ray + focal_step * p.ray_slope), _unit(seen + focal_step * p.seen_slope)
         moved = replace(
-            p, rotation=rotation, centre=centre, alpha=alpha, beta=beta, log_d=log_d, ray=ray, seen=seen,
-            log_focal=p.log_focal + focal_step,
+            p, rotation=rotation, centre=centre, alpha=alpha, beta=beta, log_d=log_d,
+            sight=p.sight.refocused(focal_step) if focal_step else p.sight, log_focal=p.log_focal + focal_step,
         )  # fmt: skip
         return moved, focal_std
-
-
-def _unit(v: Float) -> Float:
-    return v / np.linalg.norm(v, axis=1, keepdims=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from endorecon.tracking.densify import NetworkDepth
-from endorecon.tracking.refine import adjust_keyframes
+from endorecon.tracking.refine import FocalPrior, adjust_keyframes
 from endorecon.tracking.tracker import Tracker
 from video_io.camera import Camera
 from video_io.frame import Frame
@@ -20,6 +20,8 @@ from video_io.frame import Frame
 ROUNDS = 4
 SETTLED = 0.01
 LEAST_FRAMES = 8
+# What was known before has to be at least this much surer afterwards.
+SURER = 0.8
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Calibration:
 
 
 def calibrate(
-    frames: Sequence[Frame], nets: Sequence[NetworkDepth], camera: Camera, log_focal_std: float
+    frames: Sequence[Frame], nets: Sequence[NetworkDepth], camera: Camera, prior: FocalPrior
 ) -> Calibration:
     """Find the focal length.
 
@@ -40,11 +42,11 @@ def calibrate(
         frames: consecutive frames at the working size.
         nets: what the network says of each.
         camera: where to start.
-        log_focal_std: how uncertain its log focal length is.
+        prior: what is known of its focal length beforehand.
 
     Returns:
         The start itself, and not observable, where the frames can't be tracked, the camera does not move, or the
-        result is hardly surer than the start.
+        result is hardly surer than what was known.
     """
     found, spread = camera, np.inf
     for _ in range(ROUNDS):
@@ -57,14 +59,11 @@ def calibrate(
         if len(scene) < LEAST_FRAMES or len(scene.keyframes) < 3:
             break
         before = found.focal_px
-        # The prior stays where the search began.
-        offset = float(np.log(before / camera.focal_px))
         for _ in range(2):
-            spread = adjust_keyframes(scene, log_focal_std, offset)
-            offset = float(np.log(scene.camera.focal_px / camera.focal_px))
+            spread = adjust_keyframes(scene, prior)
         found = scene.camera
         if abs(np.log(found.focal_px / before)) < SETTLED:
             break
-    if spread > 0.8 * log_focal_std:
-        return Calibration(camera, log_focal_std, False)
+    if spread > SURER * prior.log_std:
+        return Calibration(camera, prior.log_std, False)
     return Calibration(found, spread, True)

@@ -1,11 +1,12 @@
 """The inner loops of pose estimation and joint refinement, compiled.
 
-Every residual is an angle between two unit rays, scaled to pixels at the image centre, so that each central camera is
-served natively. A landmark is the unit ray `b` in its host frame h and a log distance l along it. In frame t,
+Every residual is a unit ray times the camera's Jacobian J_o where it was seen, so that it is in pixels there (to first
+order), whatever the central camera. A landmark is the unit ray `b` in its host frame h and a log distance l along it.
+In frame t,
 
-    x_t = R_t^T (R_h b + e^-l (c_h - c_t)),        r = f B_o^T x_t / |x_t|,
+    x_t = R_t^T (R_h b + e^-l (c_h - c_t)),        r = J_o x_t / |x_t|,
 
-with world_from_cam (R, c), the observed ray o, and B_o a basis of the plane orthogonal to o. Rotations move by
+with world_from_cam (R, c), the observed ray o, and J_o = d pixel / d ray (2 x 3, J_o o = 0). Rotations move by
 R exp([phi]), centres by c + dc. Landmarks are eliminated one by one (Schur complement; Triggs et al., Bundle
 Adjustment - A Modern Synthesis, 2000).
 """
@@ -17,17 +18,7 @@ from numba import njit
 
 
 @njit(cache=True, inline="always")
-def _tangent(o, basis):  # type: ignore[no-untyped-def]
-    """Two unit vectors orthogonal to the unit vector o (Duff et al., JCGT 2017)."""
-    s = 1.0 if o[2] >= 0 else -1.0
-    a = -1.0 / (s + o[2])
-    b = o[0] * o[1] * a
-    basis[0, 0], basis[0, 1], basis[0, 2] = 1 + s * o[0] * o[0] * a, s * b, -s * o[0]
-    basis[1, 0], basis[1, 1], basis[1, 2] = b, s + o[1] * o[1] * a, -o[1]
-
-
-@njit(cache=True, inline="always")
-def _residual(rot_h, c_h, rot_t, c_t, b, inverse, o, focal, basis, x, res):  # type: ignore[no-untyped-def]
+def _residual(rot_h, c_h, rot_t, c_t, b, inverse, o, jacobian, x, res):  # type: ignore[no-untyped-def]
     """Fill x (direction in the target frame, not normalised) and res (2,), return |x|; negative if behind."""
     w0 = rot_h[0, 0] * b[0] + rot_h[0, 1] * b[1] + rot_h[0, 2] * b[2] + inverse * (c_h[0] - c_t[0])
     w1 = rot_h[1, 0] * b[0] + rot_h[1, 1] * b[1] + rot_h[1, 2] * b[2] + inverse * (c_h[1] - c_t[1])
@@ -36,7 +27,7 @@ def _residual(rot_h, c_h, rot_t, c_t, b, inverse, o, focal, basis, x, res):  # t
         x[k] = rot_t[0, k] * w0 + rot_t[1, k] * w1 + rot_t[2, k] * w2
     norm = np.sqrt(x[0] * x[0] + x[1] * x[1] + x[2] * x[2]) + 1e-12
     for k in range(2):
-        res[k] = focal * (basis[k, 0] * x[0] + basis[k, 1] * x[1] + basis[k, 2] * x[2]) / norm
+        res[k] = (jacobian[k, 0] * x[0] + jacobian[k, 1] * x[1] + jacobian[k, 2] * x[2]) / norm
     if o[0] * x[0] + o[1] * x[1] + o[2] * x[2] < 0:
         return -norm
     return norm
@@ -48,10 +39,10 @@ def _cauchy(squared, scale):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def cost(rotation, centre, host, ray, log_d, start, frame, seen, focal, robust_px,
+def cost(rotation, centre, host, ray, log_d, start, frame, seen, jacobian, robust_px,
          prior, prior_weight, alpha, beta, residual_px):  # type: ignore[no-untyped-def]
     """Robust cost of all observations and depth priors; fills residual_px (O,) with each observation's length."""
-    basis, x, res = np.empty((2, 3)), np.empty(3), np.empty(2)
+    x, res = np.empty(3), np.empty(2)
     total = 0.0
     for i in range(len(host)):
         h = host[i]
@@ -61,9 +52,8 @@ def cost(rotation, centre, host, ray, log_d, start, frame, seen, focal, robust_p
             if t == h:
                 residual_px[k] = 0.0
                 continue
-            _tangent(seen[k], basis)
-            norm = _residual(rotation[h], centre[h], rotation[t], centre[t], ray[i], inverse, seen[k], focal,
-                             basis, x, res)
+            norm = _residual(rotation[h], centre[h], rotation[t], centre[t], ray[i], inverse, seen[k], jacobian[k],
+                             x, res)
             squared = res[0] * res[0] + res[1] * res[1]
             if norm < 0:
                 squared = max(squared, 100.0 * robust_px * robust_px)
@@ -84,17 +74,17 @@ def _add(band, i, j, value):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _jacobians(rot_h, rot_t, between, b, b_slope, inverse, focal, o_slope, basis, x, norm, res, j_h, j_t, j_l, j_f):  # type: ignore[no-untyped-def]
+def _jacobians(rot_h, rot_t, between, b, b_slope, inverse, jacobian, slope, x, norm, res, j_h, j_t, j_l, j_f):  # type: ignore[no-untyped-def]
     """Derivatives of the two residuals: host pose j_h (2, 6), target pose j_t (2, 6), log distance, log focal length.
 
-    `between` is c_h - c_t; x, norm and res come from `_residual`.
+    `between` is c_h - c_t; x, norm and res come from `_residual`; `slope` is the Jacobian's change with the
+    focal length.
     """
     d, g, q = np.empty(3), np.empty(3), np.empty(3)
     for a in range(2):
         # d res / d x, through the normalisation; then with respect to the world vector; then in the host frame
-        dot = res[a] / focal
         for m in range(3):
-            d[m] = focal * (basis[a, m] - dot * x[m] / norm) / norm
+            d[m] = (jacobian[a, m] - res[a] * x[m] / norm) / norm
         for m in range(3):
             g[m] = d[0] * rot_t[m, 0] + d[1] * rot_t[m, 1] + d[2] * rot_t[m, 2]
         for m in range(3):
@@ -109,7 +99,7 @@ def _jacobians(rot_h, rot_t, between, b, b_slope, inverse, focal, o_slope, basis
             j_t[a, 3 + m] = -inverse * g[m]
             j_h[a, 3 + m] = inverse * g[m]
             j_l[a] -= inverse * g[m] * between[m]
-            j_f[a] += q[m] * b_slope[m] - focal * basis[a, m] * o_slope[m]
+            j_f[a] += q[m] * b_slope[m] + slope[a, m] * x[m] / norm
 
 
 @njit(cache=True)
@@ -185,7 +175,7 @@ def _eliminate(base, n, h_ll, g_l, band, gradient, border, corner, coupling, cou
 
 
 @njit(cache=True)
-def linearise(rotation, centre, host, ray, ray_slope, log_d, start, frame, seen, seen_slope, focal, robust_px,
+def linearise(rotation, centre, host, ray, ray_slope, log_d, start, frame, seen, jacobian, jacobian_slope, robust_px,
               prior, prior_weight, alpha, beta, pose_at, depth_at, damping,
               band, gradient, border, corner, coupling, coupling_at, landmark_hessian, landmark_gradient):  # type: ignore[no-untyped-def]
     """Normal equations after elimination of the landmarks.
@@ -195,7 +185,7 @@ def linearise(rotation, centre, host, ray, ray_slope, log_d, start, frame, seen,
     landmark, its coupling to the parameters for `back_substitute`: 9 a landmark (host pose, depth scale and shift,
     focal length, the last with index -2) and 6 an observation. Unused entries have index -1.
     """
-    basis, x, res, between = np.empty((2, 3)), np.empty(3), np.empty(2), np.empty(3)
+    x, res, between = np.empty(3), np.empty(2), np.empty(3)
     j_t, j_h, j_l, j_f = np.empty((2, 6)), np.empty((2, 6)), np.empty(2), np.empty(2)
     for i in range(len(host)):
         h, inverse = host[i], np.exp(-log_d[i])
@@ -214,15 +204,14 @@ def linearise(rotation, centre, host, ray, ray_slope, log_d, start, frame, seen,
             t = frame[k]
             if t == h:
                 continue
-            _tangent(seen[k], basis)
-            norm = _residual(rotation[h], centre[h], rotation[t], centre[t], ray[i], inverse, seen[k], focal,
-                             basis, x, res)
+            norm = _residual(rotation[h], centre[h], rotation[t], centre[t], ray[i], inverse, seen[k], jacobian[k],
+                             x, res)
             if norm < 0:
                 continue
             for m in range(3):
                 between[m] = centre[h, m] - centre[t, m]
-            _jacobians(rotation[h], rotation[t], between, ray[i], ray_slope[i], inverse, focal, seen_slope[k], basis, x,
-                       norm, res, j_h, j_t, j_l, j_f)
+            _jacobians(rotation[h], rotation[t], between, ray[i], ray_slope[i], inverse, jacobian[k], jacobian_slope[k],
+                       x, norm, res, j_h, j_t, j_l, j_f)
             weight = _cauchy(res[0] * res[0] + res[1] * res[1], robust_px)
             dh, dg = _gather(weight, res, j_h, j_t, j_l, j_f, hp, pose_at[t], base, base + 9 + 6 * (k - start[i]),
                              band, gradient, border, corner, coupling, coupling_at)
@@ -252,12 +241,13 @@ def back_substitute(step, focal_step, start, coupling, coupling_at, landmark_hes
 
 
 @njit(cache=True)
-def solve_pose(rotation, centre, points, seen, weight, focal, robust_px, iterations, residual_px):  # type: ignore[no-untyped-def]
-    """Pose of one camera from world points (N, 3) and the rays (N, 3) they are seen along: robust Gauss-Newton.
+def solve_pose(rotation, centre, points, seen, jacobian, weight, robust_px, iterations, residual_px):  # type: ignore[no-untyped-def]
+    """Pose of one camera from world points (N, 3), the rays (N, 3) along which they are seen, and the camera's Jacobian
+    (N, 2, 3) there: robust Gauss-Newton.
 
     Changes rotation and centre in place, fills residual_px (N,), returns the robust cost and the 6 x 6 Hessian.
     """
-    basis, x, res = np.empty((2, 3)), np.empty(3), np.empty(2)
+    x, res = np.empty(3), np.empty(2)
     jac, hessian, grad = np.empty((2, 6)), np.zeros((6, 6)), np.zeros(6)
     total = 0.0
     for iteration in range(iterations + 1):
@@ -265,14 +255,13 @@ def solve_pose(rotation, centre, points, seen, weight, focal, robust_px, iterati
         grad[:] = 0.0
         total = 0.0
         for i in range(len(points)):
-            _tangent(seen[i], basis)
             for k in range(3):
                 x[k] = (rotation[0, k] * (points[i, 0] - centre[0]) + rotation[1, k] * (points[i, 1] - centre[1])
                         + rotation[2, k] * (points[i, 2] - centre[2]))
             norm = np.sqrt(x[0] * x[0] + x[1] * x[1] + x[2] * x[2]) + 1e-12
             behind = seen[i, 0] * x[0] + seen[i, 1] * x[1] + seen[i, 2] * x[2] < 0
             for a in range(2):
-                res[a] = focal * (basis[a, 0] * x[0] + basis[a, 1] * x[1] + basis[a, 2] * x[2]) / norm
+                res[a] = (jacobian[i, a, 0] * x[0] + jacobian[i, a, 1] * x[1] + jacobian[i, a, 2] * x[2]) / norm
             squared = res[0] * res[0] + res[1] * res[1]
             if behind:
                 squared = max(squared, 100.0 * robust_px * robust_px)
@@ -282,10 +271,9 @@ def solve_pose(rotation, centre, points, seen, weight, focal, robust_px, iterati
                 continue
             w = weight[i] * _cauchy(squared, robust_px)
             for a in range(2):
-                dot = res[a] / focal
-                d0 = focal * (basis[a, 0] - dot * x[0] / norm) / norm
-                d1 = focal * (basis[a, 1] - dot * x[1] / norm) / norm
-                d2 = focal * (basis[a, 2] - dot * x[2] / norm) / norm
+                d0 = (jacobian[i, a, 0] - res[a] * x[0] / norm) / norm
+                d1 = (jacobian[i, a, 1] - res[a] * x[1] / norm) / norm
+                d2 = (jacobian[i, a, 2] - res[a] * x[2] / norm) / norm
                 jac[a, 0] = d1 * x[2] - d2 * x[1]
                 jac[a, 1] = d2 * x[0] - d0 * x[2]
                 jac[a, 2] = d0 * x[1] - d1 * x[0]

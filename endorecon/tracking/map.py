@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from endorecon.tracking.adjust import Adjusted, Problem
+from endorecon.tracking.adjust import Adjusted, Problem, Sightlines
 from video_io.camera import Camera
 
 Float = NDArray[np.float64]
@@ -16,7 +16,6 @@ Float = NDArray[np.float64]
 # The network's errors are alike over large parts of an image, so that a thousand landmarks are worth some ten
 # independent measurements: the spread of one landmark's prior is widened to say so.
 PRIOR_STD = 0.5
-_SLOPE_STEP = 1e-4
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,6 @@ class Map:
         host = self.host[numbers]
         members = np.union1d(np.asarray(frames), host)
         stays = ~np.isin(members, np.asarray(frames)[fixed:])
-        ray, ray_slope = rays_and_slopes(self.camera, self.pixel[numbers])
-        seen, seen_slope = rays_and_slopes(self.camera, pixels)
         problem = Problem(
             rotation=self.rotation[members].copy(),
             centre=self.centre[members].copy(),
@@ -120,16 +117,12 @@ class Map:
             beta=self.beta[members].copy(),
             fixed=stays,
             host=np.searchsorted(members, host),
-            ray=ray,
-            ray_slope=ray_slope,
+            sight=Sightlines.of(self.camera, self.pixel[numbers], pixels, focal_std > 0),
             log_d=self.log_d[numbers].copy(),
             prior=self.prior[numbers],
             prior_weight=np.full(len(numbers), 1 / PRIOR_STD**2),
             start=np.append(np.searchsorted(landmark, numbers), len(landmark)),
             frame=np.searchsorted(members, frame),
-            seen=seen,
-            seen_slope=seen_slope,
-            focal_px=self.camera.focal_px,
             anchored=fixed <= 1,
             log_focal_std=focal_std,
         )
@@ -141,14 +134,6 @@ class Map:
         self.rotation[members], self.centre[members] = _orthogonal(p.rotation), p.centre
         self.alpha[members], self.beta[members] = p.alpha, p.beta
         self.log_d[numbers], self.information[numbers] = p.log_d, adjusted.information
-
-
-def rays_and_slopes(camera: Camera, pixels: NDArray[np.float32]) -> tuple[Float, Float]:
-    """Unit rays (N, 3) of pixels (N, 2) and their change with the log of the focal length (central difference)."""
-    ray = camera.rays(pixels)
-    longer = camera.with_focal_scale(np.exp(_SLOPE_STEP)).rays(pixels)
-    shorter = camera.with_focal_scale(np.exp(-_SLOPE_STEP)).rays(pixels)
-    return ray, (longer - shorter) / (2 * _SLOPE_STEP)
 
 
 def _orthogonal(rotation: Float) -> Float:

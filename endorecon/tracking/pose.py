@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from video_io.camera import Camera
 
 Float = NDArray[np.float64]
 
@@ -26,27 +29,30 @@ class Pose:
     cost: float
 
 
-def solve(points: Float, seen: Float, focal_px: float, guesses: Sequence[Float], robust_px: float = ROBUST_PX) -> Pose:
-    """The pose from which world `points` (N, 3) are seen along unit rays `seen` (N, 3, camera frame).
+def solve(
+    points: Float, camera: Camera, pixels: NDArray[Any], guesses: Sequence[Float], robust_px: float = ROBUST_PX
+) -> Pose:
+    """The pose from which world `points` (N, 3) are seen at `pixels` (N, 2).
 
     Each guess (4, 4, world_from_cam) is where a robust Gauss-Newton descent starts; the lowest cost wins. If fewer
     than six in ten points fit it, a random-sample consensus (P3P) is tried as one more guess.
     """
-    poses = [_descend(points, seen, focal_px, guess, robust_px) for guess in guesses]
+    seen = camera.rays(pixels), np.ascontiguousarray(camera.jacobian(pixels))
+    poses = [_descend(points, *seen, guess, robust_px) for guess in guesses]
     best = min(poses, key=lambda p: p.cost)
     if best.inliers.mean() < 0.6:
-        sampled = _sample_consensus(points, seen, focal_px)
+        sampled = _sample_consensus(points, seen[0], camera.focal_px)
         if sampled is not None:
-            best = min(best, _descend(points, seen, focal_px, sampled, robust_px), key=lambda p: p.cost)
+            best = min(best, _descend(points, *seen, sampled, robust_px), key=lambda p: p.cost)
     return best
 
 
-def _descend(points: Float, seen: Float, focal_px: float, guess: Float, robust_px: float) -> Pose:
+def _descend(points: Float, seen: Float, jacobian: Float, guess: Float, robust_px: float) -> Pose:
     from endorecon.tracking.kernels import solve_pose
 
     rotation, centre = guess[:3, :3].copy(), guess[:3, 3].copy()
     residual, weight = np.zeros(len(points)), np.ones(len(points))
-    cost, _ = solve_pose(rotation, centre, points, seen, weight, focal_px, robust_px, _ITERATIONS, residual)
+    cost, _ = solve_pose(rotation, centre, points, seen, jacobian, weight, robust_px, _ITERATIONS, residual)
     pose = np.eye(4)
     # Products of many small turns drift off the rotations; the nearest one is taken.
     u, _, vt = np.linalg.svd(rotation)

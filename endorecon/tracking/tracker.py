@@ -181,8 +181,7 @@ class Tracker:
             moved, kept = follow(last.image, image, last.pixels)
         if kept.sum() < 6:
             return moved, kept, None
-        seen = self.camera.rays(moved[kept])
-        return moved, kept, solve(points[kept], seen, self.camera.focal_px, guesses)
+        return moved, kept, solve(points[kept], self.camera, moved[kept], guesses)
 
     def _sharpen(
         self,
@@ -197,8 +196,7 @@ class Tracker:
         moved, found = align(image.grey, patches, self._warp(pose.world_from_cam, landmark, patches), pixels)
         if found.sum() < self.settings.least_inliers:
             return pose, pixels, np.ones(len(pixels), bool)
-        seen = self.camera.rays(moved[found])
-        sharp = solve(scene.points(landmark[found]), seen, self.camera.focal_px, [pose.world_from_cam], robust_px=1.0)
+        sharp = solve(scene.points(landmark[found]), self.camera, moved[found], [pose.world_from_cam], robust_px=1.0)
         found[found] &= sharp.inliers
         return sharp, moved, found
 

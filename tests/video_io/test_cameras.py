@@ -82,6 +82,23 @@ def test_rays_invert_projection(camera: Camera) -> None:
     np.testing.assert_allclose(rays, expected, atol=1e-9)
 
 
+def test_the_jacobian_at_the_image_centre_is_the_focal_length() -> None:
+    camera = Camera.pinhole(320, 256, fx=100.0, fy=200.0, cx=160.0, cy=128.0)
+    assert camera.jacobian([160.0, 128.0]).tolist() == [[100.0, 0.0, 0.0], [0.0, 200.0, 0.0]]
+    # 45 degrees to the right the ray is (1, 0, 1) / sqrt 2: u = cx + 100 x / z moves by 100 / z = 141.42 with x and by
+    # -100 x / z^2 = -141.42 with z, v by 200 / z = 282.84 with y.
+    expected = [[141.4213562, 0.0, -141.4213562], [0.0, 282.8427125, 0.0]]
+    np.testing.assert_allclose(camera.jacobian([260.0, 128.0]), expected, atol=1e-6)
+
+
+def test_the_jacobian_is_the_slope_of_the_projection(camera: Camera) -> None:
+    pixels = camera.project(POINTS)[0]
+    rays, jacobian, h = camera.rays(pixels), camera.jacobian(pixels), 1e-6
+    assert np.abs(np.einsum("nij,nj->ni", jacobian, rays)).max() < 1e-6
+    slopes = [(camera.project(rays + h * e)[0] - camera.project(rays - h * e)[0]) / (2 * h) for e in np.eye(3)]
+    np.testing.assert_allclose(jacobian, np.stack(slopes, -1), rtol=1e-4, atol=1e-2)
+
+
 def test_resizing_and_cropping_keep_the_rays(camera: Camera) -> None:
     pixels = np.array([[100.0, 90.0], [200.0, 150.0], [161.3, 127.7]])
     rays = camera.rays(pixels)
