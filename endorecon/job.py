@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from endorecon.ahead import ahead
 from endorecon.clock import Clock
-from endorecon.reconstruct import Progress, Result, reconstruct
+from endorecon.reconstruct import Progress, Result, reconstruct, windows
 from endorecon.run import RunWriter, holds_run, read_run
 from endorecon.spool import Spool
-from endorecon.tracking.calibrate import SURER, Calibration, calibrate
+from endorecon.tracking.calibrate import SURER, calibrate
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.refine import FocalPrior
 from video_io.camera import Camera
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 USUAL_FOV_RAD, USUAL_FOCAL_STD = np.radians(75.0), 0.3
 # Of the network's log focal length, on phantom scenes that it was not trained on (docs/training.md).
 NETWORK_FOCAL_STD = 0.25
-# The focal length is sought in this many frames, and in more of them as long as it is less sure than this.
-CALIBRATION_FRAMES, SURE_FOCAL_STD = (24, 48, 96), 0.03
 SCALE_UNKNOWN = "up to scale: one camera and no known length; the unit is the depth model's guess of a millimetre"
 
 
@@ -87,6 +85,7 @@ def reconstruct_video(
         source = open_source(input, every, max_frames, fps)
         clip = Clip.of(source, read_camera(camera) if camera else None)
         # Loaded once the input is known to be good, so that a wrong one is answered at once.
+        import torch
         from threadpoolctl import threadpool_limits
 
         from endorecon.scenes.tsdf import TsdfScene
@@ -94,6 +93,8 @@ def reconstruct_video(
         from foundation_adapters.estimator import load_estimator
 
         estimator = load_estimator(model, adapter)
+        # Tracking keeps one core busy beside the network.
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
         intrinsics = _intrinsics(clip, estimator, camera)
         clip = clip.with_camera(intrinsics.camera)
     config = {
@@ -147,20 +148,13 @@ def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrins
         return Intrinsics(clip.camera, f"given: {given}")
     start, spread = start_camera(clip, estimator)
     prior = FocalPrior(start.focal_px, spread)
-    found = Calibration(start, spread, False)
-    frames: list[Frame] = []
-    nets: list[NetworkDepth] = []
-    source = clip.with_camera(start).frames()
-    for count in CALIBRATION_FRAMES:
-        more = list(islice(source, count - len(frames)))
-        if not more:
-            break
-        geometry = estimator.estimate(more)
-        frames += more
-        nets += [NetworkDepth.of(d, s, start) for d, s in zip(geometry.depth, geometry.log_std, strict=True)]
-        found = calibrate(frames, nets, found.camera, prior)
-        if found.log_focal_std < SURE_FOCAL_STD:
-            break
+
+    def estimates(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NetworkDepth]]:
+        for window, geometry in ahead((w, estimator.estimate(w)) for w in windows(frames)):
+            for frame, depth, log_std in zip(window, geometry.depth, geometry.log_std, strict=True):
+                yield frame, NetworkDepth.of(depth, log_std, frame.camera)
+
+    found = calibrate(clip.with_camera(start).frames(), estimates, start, prior)
     how = "and how they move" if found.observable else "alone: they move too little to show the focal length"
     return Intrinsics(found.camera, f"estimated from the look of the images {how}", prior)
 

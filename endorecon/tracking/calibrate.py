@@ -1,15 +1,15 @@
 """The focal length of a clip without calibration, from how its first frames move.
 
-A wrong focal length bends every depth and every turn, so it is sought before the clip is tracked: a stretch of frames
-is tracked and jointly refined with the focal length free, and tracked again with what came out, until it settles.
+A wrong focal length bends every depth and every turn, so it is sought before the clip is tracked: its first frames are
+tracked with a guess, then refined with the focal length free; more of them as long as the motion has not shown it. The
+refinement of the whole clip has the last word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
+from itertools import islice
 
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.refine import FocalPrior, adjust_keyframes
@@ -17,11 +17,13 @@ from endorecon.tracking.tracker import Tracker
 from video_io.camera import Camera
 from video_io.frame import Frame
 
-ROUNDS = 4
-SETTLED = 0.01
-LEAST_FRAMES = 8
+FRAMES = (24, 48, 96)
+SURE_STD = 0.03
+LEAST_FRAMES, LEAST_KEYFRAMES = 8, 3
 # What was known before has to be at least this much surer afterwards.
 SURER = 0.8
+
+Estimates = Callable[[Sequence[Frame]], Iterator[tuple[Frame, NetworkDepth]]]
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,12 @@ class Calibration:
     observable: bool
 
 
-def calibrate(
-    frames: Sequence[Frame], nets: Sequence[NetworkDepth], camera: Camera, prior: FocalPrior
-) -> Calibration:
+def calibrate(frames: Iterator[Frame], estimates: Estimates, camera: Camera, prior: FocalPrior) -> Calibration:
     """Find the focal length.
 
     Args:
-        frames: consecutive frames at the working size.
-        nets: what the network says of each.
+        frames: from the clip's beginning, at the working size.
+        estimates: gives each of some consecutive frames, which carry their camera, with what the network says of it.
         camera: where to start.
         prior: what is known of its focal length beforehand.
 
@@ -48,22 +48,23 @@ def calibrate(
         The start itself, and not observable, where the frames can't be tracked, the camera does not move, or the
         result is hardly surer than what was known.
     """
-    found, spread = camera, np.inf
-    for _ in range(ROUNDS):
-        tracker = Tracker(found)
-        for frame, net in zip(frames, nets, strict=True):
-            tracker.place(replace(frame, camera=found), net)
-        if not tracker.segments:
+    tracker, found, read = Tracker(camera), Calibration(camera, prior.log_std, False), 0
+    for count in FRAMES:
+        more = [replace(frame, camera=tracker.camera) for frame in islice(frames, count - read)]
+        if not more:
             break
-        scene = max(tracker.segments, key=len)
-        if len(scene) < LEAST_FRAMES or len(scene.keyframes) < 3:
-            break
-        before = found.focal_px
+        read += len(more)
+        for frame, net in estimates(more):
+            tracker.place(frame, net)
+        scene = max(tracker.segments, key=len, default=None)
+        if scene is None or len(scene) < LEAST_FRAMES or len(scene.keyframes) < LEAST_KEYFRAMES:
+            continue
         for _ in range(2):
             spread = adjust_keyframes(scene, prior)
-        found = scene.camera
-        if abs(np.log(found.focal_px / before)) < SETTLED:
+        if spread < SURER * prior.log_std:
+            found = Calibration(scene.camera, spread, True)
+        if spread < SURE_STD:
             break
-    if spread > SURER * prior.log_std:
-        return Calibration(camera, prior.log_std, False)
-    return Calibration(found, spread, True)
+        if scene is tracker.segments[-1]:
+            tracker.camera = scene.camera
+    return found

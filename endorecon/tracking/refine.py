@@ -21,9 +21,10 @@ NETWORK_STD = 0.15  # of the log distance that a landmark has from the network a
 ITERATIONS = 20
 # Long segments are refined in overlapping chunks of key frames, so that memory and time a frame stay the same.
 CHUNK, OVERLAP = 150, 50
+LEAST_MEMBERS = 16
 # Landmarks err alike, which least squares does not know: with 1 px of noise, which is twice the truth, it still takes
 # the focal length for somewhat surer than it is (true over stated errors on six phantom clips, 24 to 100 frames each).
-OVERCONFIDENCE = 2.0
+OVERCONFIDENCE = 4.0
 # A focal length that moves further than this, in standard deviations of what was known before, is not believed.
 MOST_FOCAL_STD = 2.5
 
@@ -77,7 +78,7 @@ def refine(scene: Map, prior: FocalPrior | None = None) -> Refined:
 
 
 def adjust_keyframes(scene: Map, focal: FocalPrior | None) -> float:
-    """Refine all key frames together, forget what contradicts them, and bring the camera up to date.
+    """Refine all key frames together (more where they are few), forget what contradicts them, and bring the camera up to date.
 
     Args:
         scene: the map, changed in place.
@@ -86,7 +87,7 @@ def adjust_keyframes(scene: Map, focal: FocalPrior | None) -> float:
     Returns:
         The standard deviation of the log focal length; infinite where it was kept.
     """
-    keys, spread = scene.keyframes, np.inf
+    keys, spread = _members(scene), np.inf
     for first in range(0, max(len(keys) - OVERLAP, 1), CHUNK - OVERLAP):
         part, fixed = keys[first : first + CHUNK], OVERLAP if first else 1
         # The focal length is that of the first chunk, which the others then share.
@@ -104,6 +105,14 @@ def adjust_keyframes(scene: Map, focal: FocalPrior | None) -> float:
             spread = adjusted.log_focal_std * OVERCONFIDENCE
             scene.camera = adjusted.problem.sight.camera
     return spread
+
+
+def _members(scene: Map) -> list[int]:
+    """The frames that are refined together: the key frames, and others spread evenly where those are few."""
+    keys = scene.keyframes
+    if len(keys) >= LEAST_MEMBERS:
+        return keys
+    return sorted({*keys, *np.linspace(0, len(scene) - 1, min(LEAST_MEMBERS, len(scene))).astype(int).tolist()})
 
 
 def _drop_outliers(
