@@ -19,6 +19,7 @@ from endorecon.spool import Spool
 from endorecon.tracking.calibrate import SURER, calibrate
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.refine import FocalPrior
+from endorecon.tracking.verdict import explain
 from video_io.camera import Camera
 from video_io.camera_files import read_camera
 from video_io.clip import Clip
@@ -85,16 +86,12 @@ def reconstruct_video(
         source = open_source(input, every, max_frames, fps)
         clip = Clip.of(source, read_camera(camera) if camera else None)
         # Loaded once the input is known to be good, so that a wrong one is answered at once.
-        import torch
         from threadpoolctl import threadpool_limits
 
         from endorecon.scenes.tsdf import TsdfScene
         from endorecon.tracking.tracker import Tracker
-        from foundation_adapters.estimator import load_estimator
 
-        estimator = load_estimator(model, adapter)
-        # Tracking keeps one core busy beside the network.
-        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+        estimator = _estimator(model, adapter)
         intrinsics = _intrinsics(clip, estimator, camera)
         clip = clip.with_camera(intrinsics.camera)
     config = {
@@ -135,11 +132,22 @@ def reconstruct_video(
             licence=estimator.licence,
             warnings=warnings(clip, result, intrinsics, scenes),
             main_segment=result.main,
+            verdict=result.verdicts[result.main].to_dict(),
             skipped=[[index, reason] for index, reason in result.skipped],
             timings={**clock.seconds, "total": time.perf_counter() - begun},
         )
         view.finished(read_run(run.path))
     return run.path
+
+
+def _estimator(model: str, adapter: Path | None) -> Estimator:
+    import torch
+
+    from foundation_adapters.estimator import load_estimator
+
+    # Tracking keeps one core busy beside the network.
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    return load_estimator(model, adapter)
 
 
 def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
@@ -205,12 +213,33 @@ def warnings(clip: Clip, result: Result, intrinsics: Intrinsics, scenes: Sequenc
             f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
             "distortion); for measurements give --camera"
         )
+    found += trust(result)
     if _still(result):
         found.append("the camera hardly moved: depth and shape rest on the depth model alone, not on parallax")
     found += [w for scene in scenes for w in scene.warnings]
     if result.interrupted:
         found.append(f"the run was stopped after {len(rows)} frames")
     return found
+
+
+def trust(result: Result, most: int = 6) -> list[str]:
+    """What the verdict on the main segment says, in words; at most `most` stretches of frames are named."""
+    verdict = result.verdicts[result.main]
+    if verdict.grade == "green":
+        found = []
+    elif np.isfinite(verdict.path_percent):
+        low, high = verdict.interval_percent
+        found = [
+            f"verdict {verdict.grade}: the camera's path is expected to be off by {verdict.path_percent:.2g} % of its "
+            f"length ({low:.2g} to {high:.2g} % with 90 % probability)"
+        ]
+    else:
+        found = ["verdict red: too few frames, or too little motion, to tell how good the poses are"]
+    rows = [row for row in result.rows if row.grade and row.segment == result.main]
+    named = found or any(row.grade == "red" for row in rows)
+    stretches = explain([(row.index, row.grade, row.figures) for row in rows]) if named else []
+    more = [f"... and {len(stretches) - most} more stretches (frames.csv)"] if len(stretches) > most else []
+    return found + stretches[:most] + more
 
 
 def _still(result: Result) -> bool:

@@ -16,6 +16,7 @@ from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.observation import Observation, Refused
 from endorecon.tracking.refine import FocalPrior, Refined, refine
 from endorecon.tracking.tracker import Tracker
+from endorecon.tracking.verdict import Verdict, frame_grade, judge
 from video_io.clip import Clip
 from video_io.frame import Frame
 from video_io.trajectory import Trajectory
@@ -45,6 +46,7 @@ class Result:
     Attributes:
         rows: a line for every frame that was read, in order.
         segments: the refined segments; poses of different segments can't be compared.
+        verdicts: how far each of them can be trusted.
         main: the segment that the trajectory and the mesh show: the one with most frames.
         trajectory: poses of the main segment.
         mesh: its surface.
@@ -54,6 +56,7 @@ class Result:
 
     rows: list[FrameRow] = field(default_factory=list)
     segments: list[Refined] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
     main: int = 0
     trajectory: Trajectory = field(default_factory=lambda: Trajectory(np.zeros(0, np.int64), np.zeros((0, 4, 4))))
     mesh: Mesh | None = None
@@ -109,6 +112,8 @@ def reconstruct(
     result.skipped = list(clip.source.skipped)
     with clock.stage("refine"):
         result.segments = [refine(segment, focal) for segment in tracker.segments]
+    with clock.stage("judge"):
+        result.verdicts = [judge(scene, found) for scene, found in zip(tracker.segments, result.segments, strict=True)]
     result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
     scene, poses = None, {}
     for final in ahead(finals(clip, tracker, result, spool, clock), 4):
@@ -148,8 +153,12 @@ def finals(clip: Clip, tracker: Tracker, result: Result, spool: Spool, clock: Cl
             continue
         segment, number = tracker.placed[frame.index]
         refined, row = result.segments[segment], result.rows[rows[frame.index]]
-        figures = {**row.figures, "refined_residual_px": float(refined.residual_px[number])}
-        result.rows[rows[frame.index]] = replace(row, figures=figures)
+        figures = {
+            **row.figures,
+            "refined_residual_px": float(refined.residual_px[number]),
+            "expected_error_percent": (expected := float(result.verdicts[segment].frame_percent[number])),
+        }
+        result.rows[rows[frame.index]] = replace(row, figures=figures, grade=frame_grade(expected))
         with clock.stage("correct"):
             final = spool.read(frame.index).observe(
                 frame, refined.camera, refined.world_from_cam[number], refined.corrections[number],

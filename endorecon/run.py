@@ -36,7 +36,7 @@ FORMAT = 1
 STATUSES = ("running", "finished", "interrupted", "failed")
 _FILES = ("run.yaml", "trajectory.tum", "frames.csv", "camera.json", "recording.rrd", "report.html")
 _FOLDERS = ("depth", "scene")
-_FIXED = ("index", "time_s", "status", "reason", "segment", "keyframe")
+_FIXED = ("index", "time_s", "status", "reason", "segment", "keyframe", "grade")
 _PACKAGES = ("torch", "numpy", "opencv-python", "numba", "transformers", "av", "rerun-sdk")
 
 Depth = NDArray[np.float32]
@@ -54,6 +54,7 @@ class FrameRow:
         segment: number of the segment that its pose belongs to; for a refused frame the one that was open.
         is_keyframe: whether the joint refinement rests on it.
         figures: quality figures by name.
+        grade: how far its pose can be trusted: "green", "amber" or "red"; empty where that was not judged.
     """
 
     index: int
@@ -63,6 +64,7 @@ class FrameRow:
     segment: int = 0
     is_keyframe: bool = False
     figures: Mapping[str, float] = field(default_factory=dict)
+    grade: str = ""
 
     @staticmethod
     def of(placed: Observation | Refused) -> FrameRow:
@@ -395,7 +397,8 @@ def _frames_csv(rows: Sequence[FrameRow]) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*_FIXED, *names])
     for row in rows:
-        fixed = [row.index, f"{row.time_ns / 1e9:.9f}", row.status, row.reason, row.segment, int(row.is_keyframe)]
+        time_s, key = f"{row.time_ns / 1e9:.9f}", int(row.is_keyframe)
+        fixed = [row.index, time_s, row.status, row.reason, row.segment, key, row.grade]
         values = [row.figures.get(name, math.nan) for name in names]
         table.writerow([*fixed, *("" if math.isnan(v) else f"{v:.6g}" for v in values)])
     return text.getvalue()
@@ -408,10 +411,9 @@ def _read_frames(path: Path) -> tuple[FrameRow, ...]:
     with open(path, newline="", encoding="utf-8") as file:
         for line in csv.DictReader(file):
             figures = {name: float(value) for name, value in line.items() if name not in _FIXED and value}
-            time_ns = round(float(line["time_s"]) * 1e9)
-            key = line["keyframe"] == "1"
-            index, segment = int(line["index"]), int(line["segment"])
-            rows.append(FrameRow(index, time_ns, line["status"], line["reason"], segment, key, figures))
+            time_ns, key = round(float(line["time_s"]) * 1e9), line["keyframe"] == "1"
+            index, segment, grade = int(line["index"]), int(line["segment"]), line.get("grade") or ""
+            rows.append(FrameRow(index, time_ns, line["status"], line["reason"], segment, key, figures, grade))
     return tuple(rows)
 
 

@@ -19,7 +19,6 @@ from video_io.camera import Camera
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
-_ANCHOR = 1e4
 _SLOPE_STEP = 1e-4
 
 
@@ -76,7 +75,8 @@ class Problem:
         prior, prior_weight: (M,) the network's log distance and the inverse variance of its error; weight 0: none.
         start: (M + 1,) observations of landmark m are start[m] .. start[m + 1].
         frame: (O,) the observing frame.
-        anchored: whether the first host's scale is held at 1, which fixes the unit where no pose but one is fixed.
+        anchored: whether the first host's log scale is held at `anchor`, give or take `anchor_std`; it fixes the unit
+            where no pose but one is fixed.
         log_focal: log of the camera's focal length over the mean of its prior.
         log_focal_std: standard deviation of that prior; 0 keeps the focal length.
     """
@@ -97,6 +97,8 @@ class Problem:
     scale_drift_std: float = 0.1
     shift_std: float = 0.1
     anchored: bool = False
+    anchor: float = 0.0
+    anchor_std: float = 0.01
     log_focal: float = 0.0
     log_focal_std: float = 0.0
 
@@ -184,7 +186,7 @@ def _cost(p: Problem, layout: _Layout, residual: Float) -> float:
     total += float((np.diff(p.alpha[hosts]) ** 2).sum()) / p.scale_drift_std**2
     total += float((p.beta[hosts] ** 2).sum()) / _shift_std(p) ** 2
     if p.anchored and len(hosts):
-        total += float(p.alpha[hosts[0]] ** 2) * _ANCHOR
+        total += ((float(p.alpha[hosts[0]]) - p.anchor) / p.anchor_std) ** 2
     if p.log_focal_std > 0:
         total += (p.log_focal / p.log_focal_std) ** 2
     return float(total)
@@ -229,8 +231,9 @@ class _System:
         self.gradient[at[:-1]] -= drift * step
         self.gradient[at[1:]] += drift * step
         if p.anchored and len(hosts):
-            self.band[0, at[0]] += _ANCHOR
-            self.gradient[at[0]] += _ANCHOR * p.alpha[hosts[0]]
+            held = 1 / p.anchor_std**2
+            self.band[0, at[0]] += held
+            self.gradient[at[0]] += held * (p.alpha[hosts[0]] - p.anchor)
 
     def step(self, p: Problem, layout: _Layout, damping: float) -> tuple[Problem, float]:
         from endorecon.tracking.kernels import back_substitute, turn

@@ -32,10 +32,14 @@ class Map:
     """Frames and landmarks of one segment; grows while the segment is tracked.
 
     Frames are numbered in the order in which they were placed. `alpha` and `beta` are the log scale and the shift of a
-    frame's network depth (only those of key frames are refined).
+    frame's network depth (only those of key frames are refined). Where the poses are given, `poses_stay`; the refinement
+    then holds the scale of the first key frame that takes part near what it was, by `anchor_std` of its log, as the
+    images tell nothing of it as long as the camera stands.
     """
 
     camera: Camera
+    poses_stay: bool = False
+    anchor_std: float = 0.01
     rotation: Float = field(default_factory=lambda: np.zeros((0, 3, 3)))
     centre: Float = field(default_factory=lambda: np.zeros((0, 3)))
     alpha: Float = field(default_factory=lambda: np.zeros(0))
@@ -93,8 +97,8 @@ class Map:
     def problem(
         self, frames: Sequence[int], fixed: int, focal_std: float = 0.0
     ) -> tuple[Problem, NDArray[np.int64], NDArray[np.int64]]:
-        """The joint refinement of `frames` (rising), of which the first `fixed` stay, with all landmarks that at least
-        two of them see. Key frames outside `frames` that host such landmarks take part with a pose that stays.
+        """The joint refinement of `frames` (rising), of which the first `fixed` stay (all, where the poses
+        are given), with all landmarks that at least two of them see. Key frames outside `frames` that host such landmarks take part with a pose that stays.
 
         Returns:
             The problem, and which frames and which landmarks its entries are.
@@ -109,7 +113,8 @@ class Map:
         landmark, pixels, frame = landmark[order], pixels[order], frame[order]
         host = self.host[numbers]
         members = np.union1d(np.asarray(frames), host)
-        stays = ~np.isin(members, np.asarray(frames)[fixed:])
+        stays = ~np.isin(members, np.asarray(frames)[fixed:]) | self.poses_stay
+        first = host.min() if len(host) else frames[0]
         problem = Problem(
             rotation=self.rotation[members].copy(),
             centre=self.centre[members].copy(),
@@ -123,7 +128,9 @@ class Map:
             prior_weight=np.full(len(numbers), 1 / PRIOR_STD**2),
             start=np.append(np.searchsorted(landmark, numbers), len(landmark)),
             frame=np.searchsorted(members, frame),
-            anchored=fixed <= 1,
+            anchored=fixed <= 1 or self.poses_stay,
+            anchor=float(self.alpha[first]) if self.poses_stay else 0.0,
+            anchor_std=self.anchor_std,
             log_focal_std=focal_std,
         )
         return problem, members, numbers

@@ -70,7 +70,7 @@ def refine(scene: Map, prior: FocalPrior | None = None) -> Refined:
             spread = adjust_keyframes(scene, prior)
     poses, corrections, residuals = [], [], []
     for number in range(len(scene)):
-        pose, residual = _place(scene, number, before)
+        pose, residual = place_frame(scene, number, before)
         poses.append(pose)
         residuals.append(residual)
         corrections.append(_correct(scene, number, pose))
@@ -78,7 +78,8 @@ def refine(scene: Map, prior: FocalPrior | None = None) -> Refined:
 
 
 def adjust_keyframes(scene: Map, focal: FocalPrior | None) -> float:
-    """Refine all key frames together (more where they are few), forget what contradicts them, and bring the camera up to date.
+    """Refine all key frames together (and more frames where those are few), forget what contradicts them, and bring the
+    camera up to date.
 
     Args:
         scene: the map, changed in place.
@@ -128,7 +129,7 @@ def _drop_outliers(
         scene.sights[number] = Sight(sight.landmark[keep], sight.pixels[keep], sight.log_net[keep])
 
 
-def _place(scene: Map, number: int, before: list[Float]) -> tuple[Float, float]:
+def place_frame(scene: Map, number: int, before: list[Float]) -> tuple[Float, float]:
     """A frame's pose against the refined landmarks, and its median residual. Key frames have their pose already.
 
     `before` holds the poses as tracked: a frame starts from where it was, moved as its last key frame has moved.

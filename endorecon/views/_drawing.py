@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Sequence
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -84,20 +85,34 @@ def mesh_picture(mesh: Mesh, path: Float, turn_rad: float, width: int = 560, hei
     return image
 
 
-def path_svg(centres: Float, keyframes: Sequence[int], axes: tuple[int, int], names: tuple[str, str], unit: str) -> str:
-    """The path (N, 3) seen along one axis, with key frames, start and end, and a scale bar; y downwards."""
+def path_svg(
+    centres: Float,
+    keyframes: Sequence[int],
+    grades: Sequence[str],
+    axes: tuple[int, int],
+    names: tuple[str, str],
+    unit: str,
+) -> str:
+    """The path (N, 3) seen along one axis, with key frames, start and end, and a scale bar; y downwards.
+
+    Each step has the colour of the grade (N) of the pose that it leads to.
+    """
     width, height, margin = 440, 300, 26
     flat = centres[:, list(axes)]
     low, high = flat.min(0), flat.max(0)
     span = np.maximum(high - low, 1e-9 + 0.02 * float((high - low).max()))
     scale = min((width - 2 * margin) / span[0], (height - 2 * margin) / span[1])
     xy = (flat - (low + high) / 2) * scale + [width / 2, height / 2]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in xy)
+    lines = ""
+    for grade, stretch in groupby(range(1, len(xy)), key=lambda n: grades[n]):
+        steps = list(stretch)
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in xy[steps[0] - 1 : steps[-1] + 1])
+        lines += f'<polyline points="{points}" class="path {html.escape(grade, quote=True)}"/>'
     dots = "".join(f'<circle cx="{xy[k, 0]:.1f}" cy="{xy[k, 1]:.1f}" r="2.2" class="key"/>' for k in keyframes)
     bar = nice_number(70 / scale)
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="camera path, {names[0]} and {names[1]}">'
-        f'<polyline points="{line}" class="path"/>{dots}'
+        f'{lines}{dots}'
         f'<circle cx="{xy[0, 0]:.1f}" cy="{xy[0, 1]:.1f}" r="5" class="start"/>'
         f'<circle cx="{xy[-1, 0]:.1f}" cy="{xy[-1, 1]:.1f}" r="5" class="end"/>'
         f'<path d="M12 {height - 12} h{bar * scale:.1f}" class="bar"/>'

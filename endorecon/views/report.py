@@ -118,12 +118,21 @@ def _head(run: Run) -> str:
         ("licence of the model", model.get("licence", "")),
     ]
     cells = "".join(f"<div><b>{_text(value)}</b><span>{_text(name)}</span></div>" for name, value in tiles)
+    if verdict := run.info.get("verdict"):
+        tiles.insert(0, ("expected error of the path", _expected(verdict)))
     source = run.info.get("config", {}).get("input", "")
     return (
         f'<header><h1>{_text(run.name)} <em class="{_text(run.status)}">{_text(run.status)}</em></h1>'
         f"<p>{_text(source)}</p></header><div class='tiles'>{cells}</div>"
         f"<p class='scale'>Scale: {_text(run.info.get('scale', 'up to scale'))}.</p>"
     )
+
+
+def _expected(verdict: Mapping[str, Any]) -> str:
+    """The verdict as a tile shows it: the error that is expected, and its grade."""
+    percent = float(verdict.get("path_error_percent", float("inf")))
+    words = f"{percent:.2g} % of its length" if np.isfinite(percent) else "can't be told"
+    return f"{words} ({verdict.get('grade', '')})"
 
 
 def _warnings(run: Run) -> str:
@@ -181,13 +190,16 @@ def _path(run: Run) -> str:
         return ""
     keys = {row.time_ns for row in run.rows if row.is_keyframe}
     marked = [i for i, t in enumerate(run.trajectory.times_ns.tolist()) if t in keys]
+    grade = {row.time_ns: row.grade for row in run.rows}
+    grades = [grade.get(t, "") for t in run.trajectory.times_ns.tolist()]
     plots = "".join(
-        f"<figure>{draw.path_svg(run.trajectory.centres, marked, axes, names, _unit(run))}</figure>"
+        f"<figure>{draw.path_svg(run.trajectory.centres, marked, grades, axes, names, _unit(run))}</figure>"
         for axes, names in (((0, 2), ("x", "z")), ((0, 1), ("x", "y")))
     )
     return (
-        f"<h2>Camera path</h2><div class='two'>{plots}</div><p class='note'>Green is the start, red the end, dots are "
-        "key frames. The axes are those of the first key frame's camera: x right, y down, z forward.</p>"
+        f"<h2>Camera path</h2><div class='two'>{plots}</div><p class='note'>The green spot is the start, the red one "
+        "the end, small dots are key frames. The path is green, amber or red as its poses can be trusted. The axes are "
+        "those of the first key frame's camera: x right, y down, z forward.</p>"
     )
 
 
@@ -297,7 +309,8 @@ padding:10px 14px 10px 32px}.two{display:grid;grid-template-columns:repeat(auto-
 .three{display:grid;grid-template-columns:repeat(3,1fr);gap:12px}figure{margin:0}
 img{display:block;width:100%;border-radius:6px;margin-bottom:6px}figcaption{font-size:13px}
 svg{width:100%;background:var(--card);border-radius:8px;display:block}svg text{font:11px system-ui;fill:var(--soft)}
-.path,.line{fill:none;stroke:var(--blue);stroke-width:1.6}.key{fill:var(--blue);opacity:.55}.start{fill:#2e9e5b}
+.path,.line{fill:none;stroke:var(--blue);stroke-width:1.6}.path.green{stroke:#2e9e5b}.path.amber{stroke:#e0a100}
+.path.red{stroke:#d0433b}.key{fill:var(--blue);opacity:.55}.start{fill:#2e9e5b}
 .end{fill:#d0433b}.bar{stroke:var(--ink);stroke-width:2}.axis{fill:none;stroke:var(--line)}
 .legend{color:var(--soft);font-size:13px}.legend s{display:inline-block;width:120px;height:9px;border-radius:4px;
 margin:0 6px;vertical-align:middle}.legend i{font-style:normal}

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -34,6 +35,7 @@ from video_io.trajectory import Trajectory
 APPLICATION = "endorecon"
 PLOTS = ("inlier_share", "residual_px", "landmarks", "sharpness")  # shown first, of what tracking measures
 _SEGMENT_COLORS = ((79, 195, 247), (255, 183, 77), (174, 213, 129), (240, 98, 146), (186, 104, 200), (255, 241, 118))
+_GRADE_COLORS = {"green": (102, 187, 106), "amber": (255, 193, 7), "red": (239, 83, 80)}
 _KEYFRAME_COLOR = (224, 224, 224, 110)
 _FIGURES_AT_ONCE = 10
 _POINT_STRIDE = 6
@@ -141,6 +143,7 @@ class RerunView:
         if self._mesh is not None and len(self._mesh.faces):
             self._rec.log("world/mesh", _mesh(self._mesh), static=True)
         self._send_figures()
+        self._grade_path(run)
         if self._names and not self._names.issuperset(PLOTS):
             shown = [*(n for n in PLOTS if n in self._names), *sorted(self._names.difference(PLOTS))][: len(PLOTS)]
             self._rec.send_blueprint(_layout(shown), make_active=True, make_default=True)
@@ -205,6 +208,20 @@ class RerunView:
             )
             self._rec.log("world/keyframes", frustum)
         self._last = (seen.segment, centre)
+
+    def _grade_path(self, run: Run) -> None:
+        """Colour the path as its poses can be trusted."""
+        assert self._rec is not None
+        grade = {row.time_ns: row.grade for row in run.rows}
+        grades = [grade.get(t, "") for t in run.trajectory.times_ns.tolist()]
+        if not any(grades):
+            return
+        strips, colors = [], []
+        for name, stretch in groupby(range(1, len(grades)), key=lambda n: grades[n]):
+            steps = list(stretch)
+            strips.append(run.trajectory.centres[steps[0] - 1 : steps[-1] + 1])
+            colors.append(_GRADE_COLORS.get(name, _SEGMENT_COLORS[0]))
+        self._rec.log("world/path", rr.LineStrips3D(strips, colors=colors, radii=_PATH_WIDTH), static=True)
 
     def _frustum(self, world_from_cam: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """The edges of a small viewing pyramid, as three line strips."""

@@ -53,9 +53,9 @@ def test_everything_comes_back(tmp_path: Path) -> None:
 def test_lines_of_the_tables(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a")
     lines = (run.path / "frames.csv").read_text().splitlines()
-    assert lines[0] == "index,time_s,status,reason,segment,keyframe,landmarks,residual_px"
-    assert lines[1] == "0,0.000000000,tracked,,0,1,200,0.25"
-    assert lines[3] == "2,0.200000000,refused,3 of 200 landmarks found & lost,0,0,3,"
+    assert lines[0] == "index,time_s,status,reason,segment,keyframe,grade,landmarks,residual_px"
+    assert lines[1] == "0,0.000000000,tracked,,0,1,,200,0.25"
+    assert lines[3] == "2,0.200000000,refused,3 of 200 landmarks found & lost,0,0,,3,"
     assert (run.path / "trajectory.tum").read_text().splitlines()[2] == "0.300000000 0 0 3 0 0 0 1"
 
 

@@ -1,0 +1,165 @@
+"""How far a trajectory can be trusted, told without any truth.
+
+The landmarks are parted into two halves, and each half refines the segment on its own. Where the two trajectories
+disagree, the images do not fix the camera; half of the disagreement is the error that independent noise leaves in the
+whole. What both halves share, such as highlights that move with the lamp, shows in the residuals. How the true error
+follows from the two was fitted on phantom runs (tools/fit_verdict.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
+
+from endorecon.tracking.map import Map, Sight
+from endorecon.tracking.refine import Refined, adjust_keyframes, place_frame
+from video_io.trajectory import align
+
+Float = NDArray[np.float64]
+
+GRADES = ("green", "amber", "red")
+# log(true path error) = OFFSET + BY_HALVES log(disagreement) + BY_RESIDUAL log(residual), standard deviation SPREAD;
+# errors in per cent of the path, residuals in pixels.
+OFFSET, BY_HALVES, BY_RESIDUAL, SPREAD = 0.7, 0.8, 0.4, 0.5
+# Path errors, and positions' errors as a share of the depth, up to which a run or a frame is green, or amber.
+PATH_PERCENT = (1.0, 3.0)
+FRAME_PERCENT = (2.0, 6.0)
+_NINETY = 1.645  # standard normal quantile of 95 %
+_NEIGHBOURS = 17
+_LEAST_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is expected of a segment's poses.
+
+    Attributes:
+        grade: "green", "amber" or "red".
+        path_percent: expected error of the path (RMSE after the best similarity), per cent of its length.
+        interval_percent: where it lies with 90 % probability.
+        halves_percent, residual_px: what that rests on.
+        frame_percent: (F,) expected error of each frame's position, per cent of its median depth; infinite where it
+            can't be told.
+    """
+
+    grade: str
+    path_percent: float
+    interval_percent: tuple[float, float]
+    halves_percent: float
+    residual_px: float
+    frame_percent: Float
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for run.yaml."""
+        return {
+            "grade": self.grade,
+            "path_error_percent": round(self.path_percent, 3),
+            "path_error_interval_percent": [round(v, 3) for v in self.interval_percent],
+            "halves_percent": round(self.halves_percent, 4),
+            "residual_px": round(self.residual_px, 3),
+        }
+
+
+def judge(scene: Map, refined: Refined) -> Verdict:
+    """The verdict on a refined segment; `scene` is its map, which stays as it is."""
+    frames = len(scene)
+    nothing = Verdict("red", np.inf, (0.0, np.inf), np.inf, np.nan, np.full(frames, np.inf))
+    residual = float(np.nanmedian(refined.residual_px)) if np.isfinite(refined.residual_px).any() else np.nan
+    centres = refined.world_from_cam[:, :3, 3]
+    length = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
+    if frames < _LEAST_FRAMES or len(scene.keyframes) < 2 or length == 0 or not residual > 0:
+        return nothing
+    first, second = (_half(scene, refined, parity) for parity in (0, 1))
+    apart = np.linalg.norm(align(second, first, with_scale=True).apply(second) - first, axis=1) / 2
+    overall = float(np.sqrt((apart**2).mean()))
+    halves = max(100 * overall / length, 1e-3)
+    log_error = OFFSET + BY_HALVES * np.log(halves) + BY_RESIDUAL * np.log(residual)
+    low, middle, high = (float(np.exp(log_error + k * SPREAD)) for k in (-_NINETY, 0.0, _NINETY))
+    # One frame's disagreement is a single draw: its neighbours and the whole segment tell how large it usually is.
+    near = uniform_filter1d(apart**2, _NEIGHBOURS, mode="nearest")
+    usual = np.sqrt((near + overall**2) / 2) * middle / halves
+    return Verdict(
+        _grade(middle, PATH_PERCENT), middle, (low, high), halves, residual, 100 * usual / _median_depth(scene, refined)
+    )
+
+
+def _half(scene: Map, refined: Refined, parity: int) -> Float:
+    """The camera's centres (F, 3) as one half of the landmarks gives them."""
+    sights = []
+    for sight in scene.sights:
+        own = sight.landmark % 2 == parity
+        sights.append(Sight(sight.landmark[own], sight.pixels[own], sight.log_net[own]))
+    names = ("rotation", "centre", "alpha", "beta", "log_d", "information")
+    half = replace(scene, sights=sights, **{name: getattr(scene, name).copy() for name in names})
+    adjust_keyframes(half, None)
+    before = list(refined.world_from_cam)
+    return np.stack([place_frame(half, number, before)[0][:3, 3] for number in range(len(half))])
+
+
+def _median_depth(scene: Map, refined: Refined) -> Float:
+    """(F,) median distance of the landmarks that each frame sees; infinite (no error) where it sees none."""
+    found = []
+    for sight, pose in zip(scene.sights, refined.world_from_cam, strict=True):
+        far = np.linalg.norm(scene.points(sight.landmark) - pose[:3, 3], axis=1)
+        found.append(float(np.median(far)) if len(far) else np.nan)
+    usual = np.nanmedian(found)
+    return np.where(np.isfinite(found), found, usual)
+
+
+def frame_grade(percent: float) -> str:
+    """The grade of a frame whose position is expected to be off by this share of its depth."""
+    return _grade(percent, FRAME_PERCENT)
+
+
+def _grade(percent: float, limits: tuple[float, float]) -> str:
+    if not percent <= limits[1]:
+        return "red"
+    return "green" if percent <= limits[0] else "amber"
+
+
+# -- words --------------------------------------------------------------------------------------------------------
+
+
+def explain(rows: Sequence[tuple[int, str, Mapping[str, float]]]) -> list[str]:
+    """Sentences on the stretches of frames that are not green.
+
+    Args:
+        rows: (index, grade, figures) of each placed frame, in order.
+    """
+    found = []
+    for grade, group in groupby(rows, key=lambda row: row[1]):
+        stretch = list(group)
+        if grade == "green":
+            continue
+        first, last = stretch[0][0], stretch[-1][0]
+        where = f"frame {first}" if first == last else f"frames {first} to {last}"
+        worst = max(row[2].get("expected_error_percent", np.inf) for row in stretch)
+        how = f"{worst:.2g} % of the depth" if np.isfinite(worst) else "unknown"
+        found.append(f"{where} ({grade}): the expected error of the position is {how}; {_cause(stretch)}")
+    return found
+
+
+def _cause(stretch: Sequence[tuple[int, str, Mapping[str, float]]]) -> str:
+    """What stands out in a stretch of frames."""
+
+    def usual(name: str) -> float:
+        values = [row[2][name] for row in stretch if np.isfinite(row[2].get(name, np.nan))]
+        return float(np.median(values)) if values else np.nan
+
+    if usual("landmarks") < 80:
+        return f"only {usual('landmarks'):.0f} points can be followed"
+    if usual("specular") > 0.12:
+        return f"highlights cover {100 * usual('specular'):.0f} % of the image"
+    if usual("inlier_share") < 0.7:
+        return f"only {100 * usual('inlier_share'):.0f} % of the landmarks agree on a pose"
+    if usual("refined_residual_px") > 0.8:
+        off = usual("refined_residual_px")
+        return f"landmarks miss their places by {off:.1f} px: little texture, highlights, or tissue that moves"
+    if usual("dark") > 0.3:
+        return f"{100 * usual('dark'):.0f} % of the image is dark"
+    return "the two halves of the landmarks disagree: the motion or the texture is too small"

@@ -1,0 +1,86 @@
+"""The verdict without truth: what it says of good and of bad tracks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from endorecon.tracking.map import Map, Sight
+from endorecon.tracking.refine import refine
+from endorecon.tracking.verdict import explain, frame_grade, judge
+from video_io.camera import Camera
+
+CAMERA = Camera.pinhole(320, 256, 160.0, 160.0, 160.0, 128.0)
+FRAMES, LANDMARKS = 12, 160
+
+
+def tracked(noise_px: float) -> Map:
+    """A camera that moves 1 unit a frame past points 30 to 50 units away, followed with this much noise."""
+    rng = np.random.default_rng(5)
+    centres = np.arange(FRAMES)[:, None] * [1.0, 0.0, 0.2]
+    world = np.concatenate([rng.uniform(-15, 25, (LANDMARKS, 2)), rng.uniform(30, 50, (LANDMARKS, 1))], 1)
+    scene = Map(CAMERA)
+    for number, centre in enumerate(centres):
+        pixels, seen = CAMERA.project(world - centre)
+        far = np.linalg.norm(world - centre, axis=1)
+        pose = np.eye(4)
+        pose[:3, 3] = centre
+        if number == 0:
+            own = np.flatnonzero(seen)
+            empty = Sight(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+            scene.add_frame(pose, empty, 0.0, keyframe=True)
+            scene.add_landmarks(0, pixels[own].astype(np.float32), np.log(far[own]).astype(np.float32))
+            world = world[own]
+            continue
+        noisy = (pixels + rng.normal(0, noise_px, pixels.shape)).astype(np.float32)
+        sight = Sight(np.flatnonzero(seen), noisy[seen], np.log(far[seen]).astype(np.float32))
+        scene.add_frame(pose, sight, 0.0, keyframe=number % 3 == 0)
+    return scene
+
+
+def test_noise_in_the_tracks_raises_the_expected_error() -> None:
+    quiet, noisy = (judge(scene, refine(scene)) for scene in (tracked(0.1), tracked(1.5)))
+    assert quiet.grade == "green"
+    assert noisy.path_percent > 5 * quiet.path_percent
+    assert noisy.halves_percent > 5 * quiet.halves_percent
+    low, high = quiet.interval_percent
+    assert low < quiet.path_percent < high
+
+
+def test_the_map_stays_as_it_is() -> None:
+    scene = tracked(0.5)
+    refined = refine(scene)
+    before = scene.centre.copy(), scene.log_d.copy(), [len(s.landmark) for s in scene.sights]
+    judge(scene, refined)
+    assert np.array_equal(scene.centre, before[0]) and np.array_equal(scene.log_d, before[1])
+    assert [len(s.landmark) for s in scene.sights] == before[2]
+
+
+def test_a_few_frames_cannot_be_judged() -> None:
+    scene = tracked(0.2)
+    short = Map(CAMERA)
+    short.add_frame(np.eye(4), replace(scene.sights[0]), 0.0, keyframe=True)
+    short.host, short.pixel, short.log_d = scene.host, scene.pixel, scene.log_d
+    short.prior, short.information = scene.prior, scene.information
+    verdict = judge(short, refine(short))
+    assert verdict.grade == "red"
+    assert verdict.path_percent == np.inf and np.isinf(verdict.frame_percent).all()
+
+
+@pytest.mark.parametrize(
+    ("percent", "grade"),
+    [(0.5, "green"), (2.0, "green"), (2.1, "amber"), (6.1, "red"), (np.inf, "red"), (np.nan, "red")],
+)
+def test_grades_of_frames(percent: float, grade: str) -> None:
+    assert frame_grade(percent) == grade
+
+
+def test_stretches_are_named_with_their_cause() -> None:
+    good = {"expected_error_percent": 0.4, "landmarks": 400.0, "refined_residual_px": 0.3}
+    few = {"expected_error_percent": 7.25, "landmarks": 31.0, "refined_residual_px": 0.3}
+    rows = [(0, "green", good), (1, "red", few), (2, "red", few), (3, "green", good)]
+    assert explain(rows) == [
+        "frames 1 to 2 (red): the expected error of the position is 7.2 % of the depth; only 31 points can be followed"
+    ]
