@@ -237,6 +237,32 @@ def test_the_correction_takes_on_a_smooth_error_and_ignores_a_wrong_landmark():
     assert spread.max() < 0.1
 
 
+def test_the_correction_is_that_of_the_whole_gaussian_process():
+    """Rasmussen and Williams, eq. 2.23-2.24, written plainly, with the same three rounds of reweighting."""
+    rng = np.random.default_rng(3)
+    pixels = rng.uniform(0, [160, 128], (120, 2))
+    values = 0.1 * np.sin(pixels[:, 0] / 30) + 0.05 * np.cos(pixels[:, 1] / 25) + rng.normal(0, 0.02, 120)
+    values[7] += 0.8
+    variance = np.full(120, 0.02**2)
+    found = fit_correction(pixels, values, variance, 160, 128)
+    x, y = np.meshgrid((np.arange(15) + 0.5) * 160 / 15, (np.arange(12) + 0.5) * 128 / 12)
+    grid = np.stack([x, y], -1).reshape(-1, 2)
+
+    def kernel(a, b):
+        return ERROR_STD**2 * np.exp(-0.5 * ((a[:, None] - b[None]) ** 2).sum(-1) / (0.22 * 160) ** 2)
+
+    noise, weight = variance + 0.01**2, np.ones(120)
+    scale = np.sort(values)[59:61].mean()
+    for _ in range(3):
+        inverse = np.linalg.inv(kernel(pixels, pixels) + np.diag(noise / weight))
+        error = (values - scale - kernel(pixels, pixels) @ inverse @ (values - scale)) ** 2
+        mean = scale + kernel(grid, pixels) @ inverse @ (values - scale)
+        left = ERROR_STD**2 - np.einsum("ij,jk,ik->i", kernel(grid, pixels), inverse, kernel(grid, pixels))
+        weight = 1 / (1 + error / (4 * noise + 0.02**2))
+    assert np.abs(found.mean.ravel() - mean).max() < 0.004
+    assert np.abs(found.std.ravel() - np.sqrt(left)).max() < 0.002
+
+
 def test_without_landmarks_nothing_is_corrected_and_nothing_is_known():
     fit = fit_correction(np.zeros((0, 2)), np.zeros(0), np.zeros(0), 320, 256)
     assert not fit.mean.any() and np.allclose(fit.std, ERROR_STD)
