@@ -1,0 +1,83 @@
+"""What each part of the tracking is worth: python tools/ablation.py [--data FOLDER] [--clips ...].
+
+Tracks clips with truth, intrinsics given: as the program does; without the network (every distance begins at the same
+value, and nothing is known of it); without the joint refinement of the whole clip; and without any joint refinement,
+so that each frame rests on landmarks at the network's distances.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from endorecon.evaluate.trajectory import trajectory_errors
+from endorecon.tracking.densify import NetworkDepth
+from endorecon.tracking.refine import refine
+from endorecon.tracking.tracker import Tracker
+from foundation_adapters.estimator import load_estimator
+from video_io.clip import Clip
+from video_io.datasets import open_truth
+from video_io.sources import open_source
+from video_io.trajectory import Trajectory
+
+CLIPS = ("traced_colon", "traced_sinus", "traced_lap")
+VARIANTS = ("the program", "without the network", "without the last refinement", "without any joint refinement")
+
+
+class Alone(Tracker):
+    """A tracker whose windows are never refined."""
+
+    def _refine_window(self, scene) -> None:  # type: ignore[no-untyped-def]
+        pass
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--clips", nargs="*", default=CLIPS)
+    args = parser.parse_args()
+    estimator = load_estimator()
+    print(f"{'':42} {'tracked':>8} {'ATE %':>7} {'rot deg':>8}")
+    for name in args.clips:
+        truth = open_truth(args.data / name)
+        clip = Clip.of(open_source(args.data / name / "video.mp4"), truth.camera)
+        frames = list(clip.frames())
+        parts = [estimator.estimate(frames[at : at + 8]) for at in range(0, len(frames), 8)]
+        nets = [
+            NetworkDepth.of(depth, spread, clip.camera)
+            for part in parts
+            for depth, spread in zip(part.depth, part.log_std, strict=True)
+        ]
+        for variant in VARIANTS:
+            share, ate, turn = track(clip, frames, nets, truth, variant)
+            print(f"{name + ', ' + variant:42} {100 * share:7.0f}% {ate:7.3f} {turn:8.3f}", flush=True)
+    return 0
+
+
+def track(clip: Clip, frames, nets, truth, variant: str) -> tuple[float, float, float]:  # type: ignore[no-untyped-def]
+    """Share of the frames in the longest segment, its path error in per cent, and its median rotation error."""
+    tracker = (Alone if variant == VARIANTS[3] else Tracker)(clip.camera)
+    for frame, net in zip(frames, nets, strict=True):
+        if variant == VARIANTS[1]:
+            net = NetworkDepth(np.full_like(net.distance, 50.0), np.ones_like(net.log_std))
+        tracker.place(frame, net)
+    if not tracker.segments:
+        return 0.0, np.nan, np.nan
+    best = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]))
+    scene = tracker.segments[best]
+    poses = np.stack([scene.pose(number) for number in range(len(scene))])
+    if variant in VARIANTS[:2]:
+        poses = refine(scene).world_from_cam
+    index = [i for i, (segment, _) in tracker.placed.items() if segment == best]
+    times = np.array([frame.time_ns for frame in frames if frame.index in set(index)])
+    found = trajectory_errors(Trajectory(times, poses), truth.trajectory)
+    return len(scene) / len(frames), found.ate_sim3_percent, float(np.degrees(found.rotation_median_rad))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
