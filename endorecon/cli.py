@@ -40,6 +40,11 @@ class Reconstruct:
     """Depth model: a name that `endorecon models` lists, a hub id, or a local folder with a checkpoint."""
     adapter: Folder = None
     """Folder of an adapter for the model."""
+    poses: Annotated[str, arg(metavar="auto|fixed|colmap|FILE")] = "auto"
+    """Camera poses: tracked (auto), of a still camera before moving tissue (fixed), by COLMAP, or in a file: a TUM
+    trajectory, C3VD's pose.txt, COLMAP's images.txt."""
+    poses_unit: Annotated[Literal["mm", "cm", "m"] | None, arg(metavar="mm|cm|m", help_behavior_hint="")] = None
+    """Unit of the lengths in a file of poses."""
     every: int = 1
     """Use every n-th frame."""
     max_frames: Count = None
@@ -143,6 +148,8 @@ def _reconstruct(command: Reconstruct) -> int:
             camera=command.camera,
             model=command.model,
             adapter=command.adapter,
+            poses=command.poses,
+            poses_unit=command.poses_unit,
             every=command.every,
             max_frames=command.max_frames,
             live=command.live,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,17 @@ import numpy as np
 
 from endorecon.ahead import ahead
 from endorecon.clock import Clock
+from endorecon.poses import PoseSource, open_poses
+from endorecon.poses.base import SCALE_UNKNOWN
 from endorecon.reconstruct import Progress, Result, reconstruct, windows
 from endorecon.run import RunWriter, holds_run, read_run
 from endorecon.spool import Spool
-from endorecon.tracking.calibrate import SURER, calibrate
+from endorecon.tracking.calibrate import SURER, Estimates, calibrate
 from endorecon.tracking.densify import NetworkDepth
+from endorecon.tracking.given import GivenPoses
 from endorecon.tracking.refine import FocalPrior
+from endorecon.tracking.settle import settle
+from endorecon.tracking.tracker import Tracker
 from endorecon.tracking.verdict import explain
 from video_io.camera import Camera
 from video_io.camera_files import read_camera
@@ -35,7 +40,6 @@ if TYPE_CHECKING:
 USUAL_FOV_RAD, USUAL_FOCAL_STD = np.radians(75.0), 0.3
 # Of the network's log focal length, on phantom scenes that it was not trained on (docs/training.md).
 NETWORK_FOCAL_STD = 0.25
-SCALE_UNKNOWN = "up to scale: one camera and no known length; the unit is the depth model's guess of a millimetre"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ def reconstruct_video(
     camera: Path | None = None,
     model: str = "tiny",
     adapter: Path | None = None,
+    poses: str = "auto",
+    poses_unit: str | None = None,
     every: int = 1,
     max_frames: int | None = None,
     fps: float = 30.0,
@@ -68,6 +74,7 @@ def reconstruct_video(
         out: the run folder to make.
         camera: calibration of the input's whole image; without it the intrinsics are estimated.
         model, adapter: depth model and its adapter, as `load_estimator` takes them.
+        poses, poses_unit: where the camera's poses come from, as `open_poses` takes them.
         every, max_frames, fps: which frames, and the rate of inputs that have no times.
         live: open a viewer that shows the work.
         overwrite: replace the run that `out` holds.
@@ -77,7 +84,7 @@ def reconstruct_video(
         The run folder.
 
     Raises:
-        InputError: input, camera, model or output that can't be used.
+        InputError: input, camera, model, poses or output that can't be used.
     """
     if holds_run(out) and not overwrite:
         RunWriter(out, {}, overwrite)  # says what to do, before any work is done
@@ -85,18 +92,17 @@ def reconstruct_video(
     with clock.stage("open"):
         source = open_source(input, every, max_frames, fps)
         clip = Clip.of(source, read_camera(camera) if camera else None)
+        pose_source = open_poses(poses, poses_unit, source)
         # Loaded once the input is known to be good, so that a wrong one is answered at once.
         from threadpoolctl import threadpool_limits
 
         from endorecon.scenes.tsdf import TsdfScene
-        from endorecon.tracking.tracker import Tracker
 
         estimator = _estimator(model, adapter)
         intrinsics = _intrinsics(clip, estimator, camera)
-        clip = clip.with_camera(intrinsics.camera)
     config = {
-        "input": str(input), "camera": camera, "model": model, "adapter": adapter, "every": every,
-        "max_frames": max_frames, "fps": fps, "source": source.describe,
+        "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
+        "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "source": source.describe,
     }  # fmt: skip
     scenes: list[TsdfScene] = []
 
@@ -106,20 +112,17 @@ def reconstruct_video(
 
     # The many small systems that tracking solves are slower on several threads than on one.
     with RunWriter(out, config, overwrite) as run, Spool(run.path) as spool, threadpool_limits(1, "blas"):
-        view = _views(run.path, live)
+        with clock.stage("poses"):
+            given, intrinsics = _given_poses(pose_source, clip, estimator, intrinsics, run.path, progress)
+        clip, view = clip.with_camera(intrinsics.camera), _views(run.path, live)
         view.started(source.name, intrinsics.camera)
-        tracker = Tracker(intrinsics.camera)
+        tracker = Tracker(intrinsics.camera, given=given)
         result = reconstruct(
             clip, estimator, tracker, make_scene, lambda o: run.depth(o.frame.index, o.depth, o.confidence),
             view, spool, clock, progress, intrinsics.prior,
         )  # fmt: skip
         if not tracker.placed:
-            reasons = sorted({row.reason for row in result.rows}, key=[row.reason for row in result.rows].count)
-            raise InputError(
-                f"none of the {len(result.rows)} frames could be placed "
-                f"({reasons[-1] if reasons else 'no frame was read'}); "
-                "expected sharp pictures of tissue with some texture; check the recording, or choose a part of it"
-            )
+            raise _nothing_placed(result)
         used = result.segments[result.main].camera
         run.camera(used, clip.view.source_camera(used), clip.view, intrinsics.prior is not None, intrinsics.note)
         run.finish(
@@ -127,17 +130,52 @@ def reconstruct_video(
             result.trajectory,
             result.mesh,
             status="interrupted" if result.interrupted else "finished",
-            scale=SCALE_UNKNOWN,
+            scale=given.scale if given else SCALE_UNKNOWN,
+            poses=given.note if given else "auto: tracked in the images",
             model=estimator.name,
             licence=estimator.licence,
-            warnings=warnings(clip, result, intrinsics, scenes),
+            warnings=[*(given.warnings if given else ()), *warnings(clip, result, intrinsics, scenes)],
             main_segment=result.main,
-            verdict=result.verdicts[result.main].to_dict(),
+            verdict=None if given else result.verdicts[result.main].to_dict(),
             skipped=[[index, reason] for index, reason in result.skipped],
             timings={**clock.seconds, "total": time.perf_counter() - begun},
         )
         view.finished(read_run(run.path))
     return run.path
+
+
+def _nothing_placed(result: Result) -> InputError:
+    reasons = [row.reason for row in result.rows]
+    return InputError(
+        f"none of the {len(reasons)} frames could be placed "
+        f"({max(reasons, key=reasons.count) if reasons else 'no frame was read'}); "
+        "expected sharp pictures of tissue with some texture; check the recording, or choose a part of it"
+    )
+
+
+def _given_poses(
+    source: PoseSource, clip: Clip, estimator: Estimator, intrinsics: Intrinsics, folder: Path, progress: Progress
+) -> tuple[GivenPoses | None, Intrinsics]:
+    """The poses that the tracker need not find, held against the images; and the camera that they were found with."""
+    free = intrinsics.prior is not None
+    given, camera = source.find(clip.with_camera(intrinsics.camera), intrinsics.camera, free, folder, progress)
+    if given is None:
+        return None, intrinsics
+    free = free and camera == intrinsics.camera  # otherwise the source has found the focal length
+    given, camera = settle(given, clip.with_camera(camera).frames(), _depths(estimator), camera, free)
+    note = intrinsics.note + (", and the given poses" if camera != intrinsics.camera else "")
+    return given, replace(intrinsics, camera=camera, note=note)
+
+
+def _depths(estimator: Estimator) -> Estimates:
+    """Frames to what the network says of each."""
+
+    def estimates(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NetworkDepth]]:
+        for window, geometry in ahead((w, estimator.estimate(w)) for w in windows(frames)):
+            for frame, depth, log_std in zip(window, geometry.depth, geometry.log_std, strict=True):
+                yield frame, NetworkDepth.of(depth, log_std, frame.camera)
+
+    return estimates
 
 
 def _estimator(model: str, adapter: Path | None) -> Estimator:
@@ -156,13 +194,7 @@ def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrins
         return Intrinsics(clip.camera, f"given: {given}")
     start, spread = start_camera(clip, estimator)
     prior = FocalPrior(start.focal_px, spread)
-
-    def estimates(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NetworkDepth]]:
-        for window, geometry in ahead((w, estimator.estimate(w)) for w in windows(frames)):
-            for frame, depth, log_std in zip(window, geometry.depth, geometry.log_std, strict=True):
-                yield frame, NetworkDepth.of(depth, log_std, frame.camera)
-
-    found = calibrate(clip.with_camera(start).frames(), estimates, start, prior)
+    found = calibrate(clip.with_camera(start).frames(), _depths(estimator), start, prior)
     how = "and how they move" if found.observable else "alone: they move too little to show the focal length"
     return Intrinsics(found.camera, f"estimated from the look of the images {how}", prior)
 
@@ -225,7 +257,7 @@ def warnings(clip: Clip, result: Result, intrinsics: Intrinsics, scenes: Sequenc
 def trust(result: Result, most: int = 6) -> list[str]:
     """What the verdict on the main segment says, in words; at most `most` stretches of frames are named."""
     verdict = result.verdicts[result.main]
-    if verdict.grade == "green":
+    if verdict.grade in ("green", ""):
         found = []
     elif np.isfinite(verdict.path_percent):
         low, high = verdict.interval_percent

@@ -158,7 +158,8 @@ def finals(clip: Clip, tracker: Tracker, result: Result, spool: Spool, clock: Cl
             "refined_residual_px": float(refined.residual_px[number]),
             "expected_error_percent": (expected := float(result.verdicts[segment].frame_percent[number])),
         }
-        result.rows[rows[frame.index]] = replace(row, figures=figures, grade=frame_grade(expected))
+        grade = frame_grade(expected) if result.verdicts[segment].grade else ""
+        result.rows[rows[frame.index]] = replace(row, figures=figures, grade=grade)
         with clock.stage("correct"):
             final = spool.read(frame.index).observe(
                 frame, refined.camera, refined.world_from_cam[number], refined.corrections[number],

@@ -32,9 +32,9 @@ class Map:
     """Frames and landmarks of one segment; grows while the segment is tracked.
 
     Frames are numbered in the order in which they were placed. `alpha` and `beta` are the log scale and the shift of a
-    frame's network depth (only those of key frames are refined). Where the poses are given, `poses_stay`; the refinement
-    then holds the scale of the first key frame that takes part near what it was, by `anchor_std` of its log, as the
-    images tell nothing of it as long as the camera stands.
+    frame's network depth (only those of key frames are refined). Where the poses are given, `poses_stay`; the
+    refinement then holds the scale of the first key frame that takes part near what it was, by `anchor_std` of its log,
+    as the images tell nothing of it while the camera stands.
     """
 
     camera: Camera
@@ -97,8 +97,9 @@ class Map:
     def problem(
         self, frames: Sequence[int], fixed: int, focal_std: float = 0.0
     ) -> tuple[Problem, NDArray[np.int64], NDArray[np.int64]]:
-        """The joint refinement of `frames` (rising), of which the first `fixed` stay (all, where the poses
-        are given), with all landmarks that at least two of them see. Key frames outside `frames` that host such landmarks take part with a pose that stays.
+        """The joint refinement of `frames` (rising), of which the first `fixed` stay (all of them where the
+        poses are given), with all landmarks that at least two of them see. Key frames outside `frames` that host such
+        landmarks take part with a pose that stays.
 
         Returns:
             The problem, and which frames and which landmarks its entries are.

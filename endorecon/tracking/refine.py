@@ -94,6 +94,8 @@ def adjust_keyframes(scene: Map, focal: FocalPrior | None) -> float:
         # The focal length is that of the first chunk, which the others then share.
         free = focal if not first else None
         problem, members, numbers = scene.problem(part, fixed, free.log_std / OVERCONFIDENCE if free else 0.0)
+        if not len(numbers):
+            continue
         if free:
             problem = replace(problem, log_focal=float(np.log(scene.camera.focal_px / free.focal_px)))
         adjusted = adjust(problem, ITERATIONS)
@@ -130,12 +132,13 @@ def _drop_outliers(
 
 
 def place_frame(scene: Map, number: int, before: list[Float]) -> tuple[Float, float]:
-    """A frame's pose against the refined landmarks, and its median residual. Key frames have their pose already.
+    """A frame's pose against the refined landmarks, and its median residual. Key frames have their pose already, and so
+    has every frame where the poses are given.
 
     `before` holds the poses as tracked: a frame starts from where it was, moved as its last key frame has moved.
     """
     sight, pose = scene.sights[number], scene.pose(number)
-    key = max(k for k in scene.keyframes if k <= number)
+    key = number if scene.poses_stay else max(k for k in scene.keyframes if k <= number)
     if key != number:
         pose = scene.pose(key) @ np.linalg.inv(before[key]) @ before[number]
     if len(sight.landmark) < 6:

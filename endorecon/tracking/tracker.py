@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from endorecon.tracking.adjust import adjust
 from endorecon.tracking.densify import Correction, NetworkDepth
 from endorecon.tracking.features import FeatureImage, detect, feature_image, follow
+from endorecon.tracking.given import SCALE_STD, GivenPoses, measure
 from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.observation import Observation, Refused
 from endorecon.tracking.patches import Patches, align, cut
-from endorecon.tracking.pose import Pose, solve
+from endorecon.tracking.pose import ROBUST_PX, Pose, solve
 from video_io.camera import Camera
 from video_io.curate import assess, is_cut
 from video_io.frame import Frame
@@ -64,14 +65,20 @@ class _Last:
 class Tracker:
     """Tracks one video; the caller feeds it frames in order and owns it.
 
+    With given poses the landmarks are followed all the same, but none moves a pose. The poses share a world, so there
+    is one segment, which goes on with new landmarks wherever the old ones are lost.
+
     Attributes:
         segments: a `Map` for each stretch of the video whose poses share a world.
         placed: (segment, number in its map) by source index, in order.
     """
 
-    def __init__(self, camera: Camera, settings: TrackerSettings = TrackerSettings()) -> None:
+    def __init__(
+        self, camera: Camera, settings: TrackerSettings = TrackerSettings(), given: GivenPoses | None = None
+    ) -> None:
         self.camera = camera
         self.settings = settings
+        self.given = given
         self.segments: list[Map] = []
         self.placed: dict[int, tuple[int, int]] = {}
         self._last: _Last | None = None
@@ -95,7 +102,10 @@ class Tracker:
         self._previous = frame
         if quality.verdict:
             return self._refuse(frame, f"the frame is {quality.verdict}", quality.figures())
-        placed = self._place(frame, net, np.full((4, 4), np.nan) if guess is None else guess)
+        known = None if self.given is None else self.given.at(frame.index, frame.time_ns)
+        if self.given is not None and known is None:
+            return self._refuse(frame, self.given.missing, quality.figures())
+        placed = self._place(frame, net, np.full((4, 4), np.nan) if guess is None else guess, known)
         return replace(placed, figures={**placed.figures, **quality.figures()})
 
     def _refuse(self, frame: Frame, reason: str, figures: dict[str, float] | None = None) -> Refused:
@@ -104,13 +114,15 @@ class Tracker:
             self._last, self._refusals = None, 0
         return Refused(frame.index, frame.time_ns, reason, max(len(self.segments) - 1, 0), figures or {})
 
-    def _place(self, frame: Frame, net: NetworkDepth, guess: Float) -> Observation | Refused:
+    def _place(self, frame: Frame, net: NetworkDepth, guess: Float, known: Float | None) -> Observation | Refused:
         image = feature_image(frame)
         log_net = np.log(net.distance)
         if self._last is None:
-            return self._begin(frame, image, net, log_net)
+            return self._begin(frame, image, net, log_net, known)
         scene = self.segments[-1]
-        pixels, kept, pose = self._pose(image, guess)
+        pixels, kept, pose = self._pose(image, guess, known)
+        if known is not None and self._is_lost(pose, kept):
+            return self._begin(frame, image, net, log_net, known)
         reason = self._objection(pose, kept)
         if reason or pose is None:
             return self._refuse(frame, reason)
@@ -118,6 +130,8 @@ class Tracker:
         good = np.flatnonzero(kept)[pose.inliers]
         landmark, pixels, patches = self._last.landmark[good], pixels[good], self._last.patches[good]
         pose, pixels, found = self._sharpen(image, pose, landmark, pixels, patches)
+        if known is not None and not found.any():
+            return self._begin(frame, image, net, log_net, known)
         landmark, pixels, patches = landmark[found], pixels[found], patches[found]
         sight = Sight(landmark, pixels, sample(log_net, pixels))
         # The scale of this frame's network depth, read off the landmarks that it sees.
@@ -141,37 +155,47 @@ class Tracker:
         flat = Correction.constant(float(scene.alpha[number]))
         return net.observe(frame, self.camera, scene.pose(number), flat, len(self.segments) - 1, key, figures)
 
-    def _begin(self, frame: Frame, image: FeatureImage, net: NetworkDepth, log_net: Float) -> Observation | Refused:
-        """Start a segment: its world is this frame's camera, its unit the network's."""
+    def _begin(
+        self, frame: Frame, image: FeatureImage, net: NetworkDepth, log_net: Float, known: Float | None
+    ) -> Observation | Refused:
+        """Start a segment: its world is this frame's camera, its unit the network's. With a known pose, start or go on
+        in the world and the unit of the given poses."""
         pixels = detect(image, np.zeros((0, 2), np.float32), self.settings.landmarks, self._spacing)
-        if len(pixels) < self.settings.least_inliers:
+        if known is None and len(pixels) < self.settings.least_inliers:
             return self._refuse(frame, f"only {len(pixels)} points can be followed here")
-        scene = Map(self.camera)
+        if self.given is None:
+            self.segments.append(Map(self.camera))
+        elif not self.segments:
+            self.segments.append(Map(self.camera, True, SCALE_STD if self.given.rigid else Map.anchor_std))
+        scene, pose = self.segments[-1], np.eye(4) if known is None else known
+        # Where the frames before have told a scale, it goes on.
+        alpha = float(scene.alpha[-1]) if len(scene) else 0.0 if self.given is None else self.given.log_scale
         empty = Sight(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
-        scene.add_frame(np.eye(4), empty, 0.0, keyframe=True)
-        scene.add_landmarks(0, pixels, sample(log_net, pixels))
-        self.segments.append(scene)
-        self.placed[frame.index] = (len(self.segments) - 1, 0)
-        self._last = _Last(image, scene.sights[0].landmark, pixels, cut(image.grey, log_net, pixels), 0)
+        number = scene.add_frame(pose, empty, alpha, keyframe=True)
+        scene.add_landmarks(number, pixels, sample(log_net, pixels))
+        self._refusals = 0
+        self.placed[frame.index] = (len(self.segments) - 1, number)
+        self._last = _Last(image, scene.sights[number].landmark, pixels, cut(image.grey, log_net, pixels), number)
         figures = {"landmarks": float(len(pixels))}
-        return net.observe(
-            frame, self.camera, np.eye(4), Correction.constant(0.0), len(self.segments) - 1, True, figures
-        )
+        flat = Correction.constant(alpha)
+        return net.observe(frame, self.camera, pose, flat, len(self.segments) - 1, True, figures)
 
     @property
     def _spacing(self) -> float:
         return self.settings.spacing_px * self.camera.width / 320
 
-    def _pose(self, image: FeatureImage, guess: Float) -> tuple[NDArray[np.float32], NDArray[np.bool_], Pose | None]:
-        """Follow the last frame's landmarks into this one and solve for its pose."""
+    def _pose(
+        self, image: FeatureImage, guess: Float, known: Float | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Pose | None]:
+        """Follow the last frame's landmarks into this one and solve for its pose, unless it is known."""
         scene, last = self.segments[-1], self._last
         assert last is not None
         points = scene.points(last.landmark)
         here = scene.pose(last.number)
-        guesses = [here]
-        if last.number > 0:
+        guesses = [here] if known is None else [known]
+        if known is None and last.number > 0:
             guesses.insert(0, here @ np.linalg.inv(scene.pose(last.number - 1)) @ here)
-        if np.isfinite(guess).all():
+        if known is None and np.isfinite(guess).all():
             scaled = guess.copy()
             scaled[:3, 3] *= np.exp(scene.alpha[last.number])
             guesses.append(here @ scaled)
@@ -181,7 +205,16 @@ class Tracker:
             moved, kept = follow(last.image, image, last.pixels)
         if kept.sum() < 6:
             return moved, kept, None
-        return moved, kept, solve(points[kept], self.camera, moved[kept], guesses)
+        return moved, kept, self._solve(last.landmark[kept], moved[kept], guesses, ROBUST_PX)
+
+    def _solve(
+        self, landmark: NDArray[np.int64], pixels: NDArray[np.float32], guesses: list[Float], robust_px: float
+    ) -> Pose:
+        """The pose from which landmarks are seen; where poses are given, how well the one guess fits."""
+        scene = self.segments[-1]
+        if self.given is not None:
+            return measure(scene, landmark, pixels, guesses[0], self.given.fit_px)
+        return solve(scene.points(landmark), self.camera, pixels, guesses, robust_px)
 
     def _sharpen(
         self,
@@ -192,11 +225,10 @@ class Tracker:
         patches: Patches,
     ) -> tuple[Pose, NDArray[np.float32], NDArray[np.bool_]]:
         """Align each landmark's first patch with this image, and solve for the pose again."""
-        scene = self.segments[-1]
         moved, found = align(image.grey, patches, self._warp(pose.world_from_cam, landmark, patches), pixels)
         if found.sum() < self.settings.least_inliers:
             return pose, pixels, np.ones(len(pixels), bool)
-        sharp = solve(scene.points(landmark[found]), self.camera, moved[found], [pose.world_from_cam], robust_px=1.0)
+        sharp = self._solve(landmark[found], moved[found], [pose.world_from_cam], 1.0)
         found[found] &= sharp.inliers
         return sharp, moved, found
 
@@ -221,16 +253,26 @@ class Tracker:
         shift = np.clip(after - before, -40, 40)
         return (pixels + np.where(np.isfinite(shift), shift, 0)).astype(np.float32)
 
+    def _is_lost(self, pose: Pose | None, kept: NDArray[np.bool_]) -> bool:
+        """Whether too few landmarks are left to hold against a given pose. On tissue that moves, those that agree are
+        the ones that rest."""
+        given, least = self.given, self.settings.least_inliers
+        left = kept.sum() if given is None or given.rigid or pose is None else pose.inliers.sum()
+        return pose is None or bool(left < least)
+
     def _objection(self, pose: Pose | None, kept: NDArray[np.bool_]) -> str:
         """Why a pose can't be believed; empty if it can."""
         s = self.settings
         if pose is None or kept.sum() < s.least_inliers:
             return f"only {int(kept.sum())} of {len(kept)} landmarks were found again, fewer than {s.least_inliers}"
+        if self.given is not None and not self.given.rigid:
+            return ""
         inliers = int(pose.inliers.sum())
         if inliers < s.least_inliers or inliers < s.least_share * kept.sum():
-            return f"only {inliers} of {int(kept.sum())} landmarks agree on a pose"
+            what = "on a pose" if self.given is None else "with the given pose"
+            return f"only {inliers} of {int(kept.sum())} landmarks agree {what}"
         residual = float(np.median(pose.residual_px[pose.inliers]))
-        if residual > s.most_residual_px:
+        if self.given is None and residual > s.most_residual_px:
             return f"landmarks miss the pose by {residual:.1f} px"
         return ""
 
@@ -260,7 +302,8 @@ class Tracker:
         first = scene.keyframes[-self.settings.window :][0]
         frames = list(range(first, len(scene)))
         problem, members, numbers = scene.problem(frames, fixed=1 if first == 0 else 2)
-        scene.take(adjust(problem, iterations=4), members, numbers)
+        if len(numbers):
+            scene.take(adjust(problem, iterations=4), members, numbers)
 
 
 def sample(image: Float, pixels: NDArray[np.float32]) -> NDArray[np.float32]:

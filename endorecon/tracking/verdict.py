@@ -39,7 +39,7 @@ class Verdict:
     """What is expected of a segment's poses.
 
     Attributes:
-        grade: "green", "amber" or "red".
+        grade: "green", "amber" or "red"; empty, and errors NaN, where the poses were given and not judged.
         path_percent: expected error of the path (RMSE after the best similarity), per cent of its length.
         interval_percent: where it lies with 90 % probability.
         halves_percent, residual_px: what that rests on.
@@ -72,6 +72,9 @@ def judge(scene: Map, refined: Refined) -> Verdict:
     residual = float(np.nanmedian(refined.residual_px)) if np.isfinite(refined.residual_px).any() else np.nan
     centres = refined.world_from_cam[:, :3, 3]
     length = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
+    if scene.poses_stay:
+        # The images did not find the poses, so that what they say of themselves tells nothing of their error.
+        return Verdict("", np.nan, (np.nan, np.nan), np.nan, residual, np.full(frames, np.nan))
     if frames < _LEAST_FRAMES or len(scene.keyframes) < 2 or length == 0 or not residual > 0:
         return nothing
     first, second = (_half(scene, refined, parity) for parity in (0, 1))
