@@ -33,7 +33,6 @@ from video_io.frame import Frame
 from video_io.sources import open_source
 
 if TYPE_CHECKING:
-    from endorecon.scenes.tsdf import TsdfScene
     from foundation_adapters.estimator import Estimator
 
 # Endoscopes see 55 to 100 degrees across the image, most of them.
@@ -104,12 +103,6 @@ def reconstruct_video(
         "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
         "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "source": source.describe,
     }  # fmt: skip
-    scenes: list[TsdfScene] = []
-
-    def make_scene(median_depth: float) -> TsdfScene:
-        scenes.append(TsdfScene.for_depth(median_depth))
-        return scenes[-1]
-
     # The many small systems that tracking solves are slower on several threads than on one.
     with RunWriter(out, config, overwrite) as run, Spool(run.path) as spool, threadpool_limits(1, "blas"):
         with clock.stage("poses"):
@@ -118,7 +111,7 @@ def reconstruct_video(
         view.started(source.name, intrinsics.camera)
         tracker = Tracker(intrinsics.camera, given=given)
         result = reconstruct(
-            clip, estimator, tracker, make_scene, lambda o: run.depth(o.frame.index, o.depth, o.confidence),
+            clip, estimator, tracker, TsdfScene.for_depth, lambda o: run.depth(o.frame.index, o.depth, o.confidence),
             view, spool, clock, progress, intrinsics.prior,
         )  # fmt: skip
         if not tracker.placed:
@@ -134,7 +127,7 @@ def reconstruct_video(
             poses=given.note if given else "auto: tracked in the images",
             model=estimator.name,
             licence=estimator.licence,
-            warnings=[*(given.warnings if given else ()), *warnings(clip, result, intrinsics, scenes)],
+            warnings=[*(given.warnings if given else ()), *warnings(clip, result, intrinsics)],
             main_segment=result.main,
             verdict=None if given else result.verdicts[result.main].to_dict(),
             skipped=[[index, reason] for index, reason in result.skipped],
@@ -219,7 +212,7 @@ def _views(path: Path, live: bool):  # type: ignore[no-untyped-def]
     return Views([RerunView(path / "recording.rrd", live), ReportView(path / "report.html")])
 
 
-def warnings(clip: Clip, result: Result, intrinsics: Intrinsics, scenes: Sequence[TsdfScene]) -> list[str]:
+def warnings(clip: Clip, result: Result, intrinsics: Intrinsics) -> list[str]:
     """Sentences that the person who reads the report should see."""
     found = list(clip.view.notes)
     rows, used = result.rows, result.segments[result.main]
@@ -248,7 +241,7 @@ def warnings(clip: Clip, result: Result, intrinsics: Intrinsics, scenes: Sequenc
     found += trust(result)
     if _still(result):
         found.append("the camera hardly moved: depth and shape rest on the depth model alone, not on parallax")
-    found += [w for scene in scenes for w in scene.warnings]
+    found += result.scene_warnings
     if result.interrupted:
         found.append(f"the run was stopped after {len(rows)} frames")
     return found

@@ -49,7 +49,7 @@ class Result:
         verdicts: how far each of them can be trusted.
         main: the segment that the trajectory and the mesh show: the one with most frames.
         trajectory: poses of the main segment.
-        mesh: its surface.
+        mesh: its surface; scene_warnings: what happened while it was fused.
         interrupted: whether the user ended it early.
         skipped: (index, reason) of each frame that could not be decoded.
     """
@@ -60,6 +60,7 @@ class Result:
     main: int = 0
     trajectory: Trajectory = field(default_factory=lambda: Trajectory(np.zeros(0, np.int64), np.zeros((0, 4, 4))))
     mesh: Mesh | None = None
+    scene_warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
     skipped: list[tuple[int, str]] = field(default_factory=list)
 
@@ -128,7 +129,8 @@ def reconstruct(
     if scene is not None:
         result.trajectory = Trajectory(np.array(list(poses)), np.stack(list(poses.values())))
         with clock.stage("mesh"):
-            result.mesh = scene.mesh()
+            result.mesh, result.scene_warnings = scene.mesh(), scene.warnings
+        del scene  # the views need room of their own
         with clock.stage("view"):
             watcher.refined(result.trajectory)
             watcher.mesh(result.mesh)

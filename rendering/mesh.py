@@ -14,6 +14,7 @@ from video_io.camera import Camera
 from video_io.errors import InputError
 
 Float = NDArray[np.float64]
+_FACES_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,13 @@ class Mesh:
     def vertex_normals(self) -> Float:
         """(V, 3) unit normals, the mean of the adjacent faces by area; zero on a vertex without a face."""
         sums = np.zeros((len(self.vertices), 3))
-        crosses = self._crosses()
-        for axis in range(3):
+        # In parts, so that a large mesh needs no more memory than itself.
+        for begin in range(0, len(self.faces), _FACES_AT_ONCE):
+            faces = self.faces[begin : begin + _FACES_AT_ONCE]
+            a, b, c = (self.vertices[faces[:, i]].astype(np.float64) for i in range(3))
+            crosses = np.cross(b - a, c - a)
             for corner in range(3):
-                sums[:, axis] += np.bincount(self.faces[:, corner], crosses[:, axis], len(self.vertices))
+                np.add.at(sums, faces[:, corner], crosses)
         return _unit(sums)
 
     def _crosses(self) -> Float:

@@ -97,7 +97,10 @@ def _at(block_neighbours, i, j, k):
 
 @njit(parallel=True, cache=True)
 def _count_vertices(tsdf, weights, near, min_weight, index):
-    """Number the crossed edges of each block from 0 in `index` (N, 512, 3), -1 elsewhere; returns counts a block."""
+    """Number the crossed edges of each block from 0 in `index` (N, 512, 3), -1 elsewhere; returns counts a block.
+
+    The numbers stay those within the block, in 16 bits: at full size the index would outgrow the field itself.
+    """
     counts = np.zeros(near.shape[0], np.int64)
     for n in prange(near.shape[0]):
         number = 0
@@ -127,8 +130,7 @@ def _place_vertices(coordinates, tsdf, weights, colors, near, voxel, index, star
             for axis in range(3):
                 if index[n, at, axis] < 0:
                     continue
-                number = index[n, at, axis] + starts[n]
-                index[n, at, axis] = number
+                number = starts[n] + index[n, at, axis]
                 row, to = _at(near[n], i + (axis == 0), j + (axis == 1), k + (axis == 2))
                 share = tsdf[n, at] / (tsdf[n, at] - tsdf[row, to])
                 points[number, 0] = (coordinates[n, 0] * SIDE + i + 0.5 + share * (axis == 0)) * voxel
@@ -154,12 +156,15 @@ def _cell(tsdf, weights, near, i, j, k, min_weight):
 
 
 @njit(parallel=True, cache=True)
-def _triangles(tsdf, weights, near, min_weight, index, table, edge_corner, edge_axis, starts, faces):
-    """Count each block's triangles where `faces` is empty, else write them from `starts` on."""
+def _triangles(tsdf, weights, near, min_weight, index, first, table, edge_corner, edge_axis, starts, faces):
+    """Count each block's triangles where `faces` is empty, else write them from `starts` on.
+
+    `first` (N,) is the number of each block's first vertex.
+    """
     counts = np.zeros(near.shape[0], np.int64)
     for n in prange(near.shape[0]):
         number = 0
-        corner = np.empty(3, np.int32)
+        corner = np.empty(3, np.int64)
         for at in range(VOXELS):
             i, j, k = at & 7, at >> 3 & 7, at >> 6
             case = _cell(tsdf, weights, near[n], i, j, k, min_weight)
@@ -170,7 +175,8 @@ def _triangles(tsdf, weights, near, min_weight, index, table, edge_corner, edge_
                     edge = table[case, t + v]
                     c = edge_corner[edge]
                     row, to = _at(near[n], i + (c & 1), j + (c >> 1 & 1), k + (c >> 2))
-                    corner[v] = index[row, to, edge_axis[edge]]
+                    local = index[row, to, edge_axis[edge]]
+                    corner[v] = first[row] + local if local >= 0 else -1
                 if min(corner) < 0:
                     continue
                 if faces.shape[0] > 0:
@@ -184,15 +190,13 @@ def _triangles(tsdf, weights, near, min_weight, index, table, edge_corner, edge_
 def extract(coordinates, tsdf, weights, colors, keys, rows, voxel: float, min_weight: float):
     """Points (V, 3) float32, faces (F, 3) int32 facing the free side, colours (V, 3) uint8 and weights (V,) float32."""
     near = neighbours(coordinates, keys, rows)
-    index = np.empty((len(near), VOXELS, 3), np.int32)
+    index = np.empty((len(near), VOXELS, 3), np.int16)
     counts = _count_vertices(tsdf, weights, near, min_weight, index)
-    total = int(counts.sum())
+    total, first = int(counts.sum()), np.cumsum(counts) - counts
     points, tints = np.empty((total, 3), np.float32), np.empty((total, 3), np.uint8)
     trust = np.empty(total, np.float32)
-    _place_vertices(
-        coordinates, tsdf, weights, colors, near, voxel, index, np.cumsum(counts) - counts, points, tints, trust
-    )
-    arguments = (tsdf, weights, near, min_weight, index, case_table(), EDGE_CORNER, EDGE_AXIS)
+    _place_vertices(coordinates, tsdf, weights, colors, near, voxel, index, first, points, tints, trust)
+    arguments = (tsdf, weights, near, min_weight, index, first, case_table(), EDGE_CORNER, EDGE_AXIS)
     counts = _triangles(*arguments, counts, np.empty((0, 3), np.int32))
     faces = np.empty((int(counts.sum()), 3), np.int32)
     if len(faces):

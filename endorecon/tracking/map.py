@@ -81,6 +81,11 @@ class Map:
         self.sights.append(sight)
         return len(self) - 1
 
+    def move(self, moved: Float, first: int, end: int) -> None:
+        """Take the frames from `first` to before `end` along with a motion (4, 4) of the world."""
+        self.rotation[first:end] = moved[:3, :3] @ self.rotation[first:end]
+        self.centre[first:end] = self.centre[first:end] @ moved[:3, :3].T + moved[:3, 3]
+
     def add_landmarks(self, frame: int, pixels: NDArray[np.float32], log_net: NDArray[np.float32]) -> None:
         """Landmarks first seen in `frame`; their distance starts at the network's, on the frame's scale."""
         numbers = np.arange(len(self.host), len(self.host) + len(pixels))

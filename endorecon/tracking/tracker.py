@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -35,7 +36,7 @@ class TrackerSettings:
         key_share: a key frame is made when a smaller share of the last key frame's landmarks is still followed,
         key_motion: or when the camera has moved this share of the scene's median distance,
         key_turn_rad: or turned this far.
-        window: key frames in the sliding refinement.
+        window: key frames in the sliding refinement; window_frames: frames that take part in it.
         patience: refused frames in a row after which a new segment starts.
     """
 
@@ -48,6 +49,7 @@ class TrackerSettings:
     key_motion: float = 0.12
     key_turn_rad: float = 0.15
     window: int = 7
+    window_frames: int = 16
     patience: int = 8
 
 
@@ -299,11 +301,18 @@ class Tracker:
         return sight.landmark, sight.pixels
 
     def _refine_window(self, scene: Map) -> None:
-        first = scene.keyframes[-self.settings.window :][0]
-        frames = list(range(first, len(scene)))
+        """Refine the last key frames, and frames between them; the frames left out move with the one before them."""
+        first, last = scene.keyframes[-self.settings.window :][0], len(scene) - 1
+        between = np.linspace(first, last, min(self.settings.window_frames, last - first + 1)).astype(int)
+        frames = sorted({*scene.keyframes[-self.settings.window :], *between.tolist()})
         problem, members, numbers = scene.problem(frames, fixed=1 if first == 0 else 2)
-        if len(numbers):
-            scene.take(adjust(problem, iterations=4), members, numbers)
+        if not len(numbers):
+            return
+        before = {f: scene.pose(f) for f in frames}
+        scene.take(adjust(problem, iterations=4), members, numbers)
+        for member, following in pairwise(frames):
+            moved = scene.pose(member) @ np.linalg.inv(before[member])
+            scene.move(moved, member + 1, following)
 
 
 def sample(image: Float, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
