@@ -1,5 +1,8 @@
 """COLMAP's poses (Schönberger and Frahm, CVPR 2016): SIFT on the working images, incremental mapping, and where that
-leaves frames out, global mapping (GLOMAP, Pan et al., ECCV 2024)."""
+leaves frames out, global mapping (GLOMAP, Pan et al., ECCV 2024).
+
+Global mapping places frames whatever holds them: of a model, the part is taken whose frames share enough points.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 
 from endorecon.poses.base import SCALE_UNKNOWN, PoseSource, Progress
 from endorecon.tracking.given import GivenPoses
@@ -18,8 +23,11 @@ from video_io.clip import Clip
 from video_io.errors import InputError
 from video_io.sources.base import Source
 
+Float = NDArray[np.float64]
+
 STAGE = "COLMAP"
 MISSING = "COLMAP did not place it"
+LEAST_SHARED = 20  # points that hold two frames together; with 15 parts of a traced clip could still turn by degrees
 
 
 def accepts(choice: str) -> bool:
@@ -49,16 +57,11 @@ class Colmap:
         with tempfile.TemporaryDirectory(prefix=".colmap-", dir=folder, ignore_cleanup_errors=True) as scratch:
             work = Path(scratch)
             numbers = _write_images(clip.with_camera(camera), work)
-            how, model = _map(work, camera, focal_free, len(numbers), progress)
-        if model is None:
+            how, model, poses = _map(work, camera, focal_free, len(numbers), progress)
+        if not poses:
             raise InputError(
                 f"COLMAP placed none of the {len(numbers)} frames; it needs texture and parallax; take --poses auto"
             )
-        poses = {
-            int(Path(image.name).stem): np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]])
-            for image in model.images.values()
-            if image.has_pose
-        }
         first = np.linalg.inv(poses[min(poses)])
         poses = {index: first @ poses[index] for index in sorted(poses)}
         note = f"colmap: SIFT and {how} placed {len(poses)} of {len(numbers)} frames"
@@ -105,8 +108,10 @@ def _parameters(camera: Camera) -> tuple[str, tuple[float, ...]]:
     )
 
 
-def _map(work: Path, camera: Camera, focal_free: bool, frames: int, progress: Progress) -> tuple[str, Any]:
-    """How the largest model was made, and the model, or None."""
+def _map(
+    work: Path, camera: Camera, focal_free: bool, frames: int, progress: Progress
+) -> tuple[str, Any, dict[int, Float]]:
+    """How the largest model was made, the model, and world_from_cam by index of the frame; empty if there is none."""
     import pycolmap
 
     pycolmap.logging.minloglevel = 3  # what goes wrong is said in a sentence
@@ -119,7 +124,9 @@ def _map(work: Path, camera: Camera, focal_free: bool, frames: int, progress: Pr
     pycolmap.extract_features(
         database, images, camera_mode=pycolmap.CameraMode.SINGLE, reader_options=reader, device=pycolmap.Device.cpu
     )
-    pycolmap.match_sequential(database, device=pycolmap.Device.cpu)
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = 0
+    pycolmap.match_sequential(database, verification_options=verification, device=pycolmap.Device.cpu)
     placed = 0
 
     def one_more() -> None:
@@ -130,23 +137,37 @@ def _map(work: Path, camera: Camera, focal_free: bool, frames: int, progress: Pr
     steps = pycolmap.IncrementalPipelineOptions(random_seed=0)
     steps.ba_refine_focal_length = steps.mapper.abs_pose_refine_focal_length = focal_free
     steps.ba_refine_extra_params = steps.mapper.abs_pose_refine_extra_params = False
-    found = _largest(pycolmap.incremental_mapping(database, images, work, steps, next_image_callback=one_more))
-    how = "incremental mapping"
-    if _size(found) < frames and hasattr(pycolmap, "global_mapping"):
+    models = pycolmap.incremental_mapping(database, images, work, steps, next_image_callback=one_more)
+    found = _largest("incremental mapping", models)
+    if len(found[2]) < frames and hasattr(pycolmap, "global_mapping"):
         whole = pycolmap.GlobalPipelineOptions(random_seed=0)
         bundle = whole.mapper.bundle_adjustment
         bundle.refine_focal_length, bundle.refine_extra_params = focal_free, False
         bundle.ceres.use_gpu = whole.mapper.global_positioning.use_gpu = False
-        other = _largest(pycolmap.global_mapping(database, images, work, whole))
-        if _size(other) > _size(found):
-            found, how = other, "global mapping"
+        other = _largest("global mapping", pycolmap.global_mapping(database, images, work, whole))
+        found = max(found, other, key=lambda made: len(made[2]))
     progress(STAGE, frames, frames)
-    return how, found
+    return found
 
 
-def _largest(models: dict[int, Any]) -> Any:
-    return max(models.values(), key=_size, default=None)
+def _largest(how: str, models: dict[int, Any]) -> tuple[str, Any, dict[int, Float]]:
+    made = [(how, model, _poses(model)) for model in models.values()]
+    return max(made, key=lambda one: len(one[2]), default=(how, None, {}))
 
 
-def _size(model: Any) -> int:
-    return model.num_reg_images() if model is not None else 0
+def _poses(model: Any) -> dict[int, Float]:
+    """world_from_cam by index of the frame, of the largest set of frames that hang together."""
+    images = [image for image in model.images.values() if image.has_pose]
+    if not images:
+        return {}
+    point = {number: column for column, number in enumerate(model.points3D)}
+    seen = np.zeros((len(images), len(point)), np.float32)
+    for row, image in zip(seen, images, strict=True):
+        row[[point[p.point3D_id] for p in image.points2D if p.has_point3D()]] = 1
+    _, part = connected_components(csr_matrix(seen @ seen.T >= LEAST_SHARED))
+    largest = np.bincount(part).argmax()
+    return {
+        int(Path(image.name).stem): np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]])
+        for image, number in zip(images, part, strict=True)
+        if number == largest
+    }
