@@ -28,7 +28,6 @@ ERROR_STD = 0.10  # of the network's log distance, after the best scale
 SPACING = 0.75  # of the inducing points, in correlation lengths
 NEAREST_NOISE = 0.01  # no landmark is trusted beyond one per cent
 GRID = (12, 15)
-SAMPLES = 240
 
 
 @dataclass(frozen=True)
@@ -96,10 +95,6 @@ def fit_correction(pixels: Float, log_ratio: Float, variance: Float, width: int,
     """Fit the correction to landmarks at `pixels` (N, 2) with log(true / network distance) and its variance (N,)."""
     if len(pixels) == 0:
         return Correction.constant(0.0)
-    if len(pixels) > SAMPLES:
-        # The most certain ones, thinned evenly over the image by the order in which they were found.
-        keep = np.argsort(variance, kind="stable")[:SAMPLES]
-        pixels, log_ratio, variance = pixels[keep], log_ratio[keep], variance[keep]
     noise = variance + NEAREST_NOISE**2
     scale = _weighted_median(log_ratio, 1 / (noise + ERROR_STD**2))
     target = log_ratio - scale
