@@ -86,7 +86,7 @@ def reconstruct(
         make_scene: an empty scene for a median depth.
         save: takes each placed frame with its final depth and pose.
         watcher: is told what happens.
-        spool: keeps the network's depth between the passes.
+        spool: keeps placed frames and the network's depth between the passes.
         clock: adds up the seconds of each stage.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
         focal: what was known of the focal length before the clip's motion was looked at; None if it was given.
@@ -100,8 +100,9 @@ def reconstruct(
                 net = NetworkDepth.of(depth, spread, tracker.camera)
                 with clock.stage("track"):
                     placed = tracker.place(frame, net, guess)
-                with clock.stage("save"):
-                    spool.keep(frame, net)
+                if isinstance(placed, Observation):
+                    with clock.stage("save"):
+                        spool.keep(frame, net)
                 with clock.stage("view"):
                     watcher.observed(placed) if isinstance(placed, Observation) else watcher.refused(placed)
                 result.rows.append(FrameRow.of(placed))
@@ -109,7 +110,6 @@ def reconstruct(
     except KeyboardInterrupt:
         # What there is gets refined, fused and saved; a second interrupt ends that too.
         result.interrupted = True
-    # Reading the source a second time starts its list anew.
     result.skipped = list(clip.source.skipped)
     with clock.stage("refine"):
         result.segments = [refine(segment, focal) for segment in tracker.segments]
@@ -117,7 +117,7 @@ def reconstruct(
         result.verdicts = [judge(scene, found) for scene, found in zip(tracker.segments, result.segments, strict=True)]
     result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
     scene, poses = None, {}
-    for final in ahead(finals(clip, tracker, result, spool, clock), 4):
+    for final in ahead(finals(tracker, result, spool, clock), 4):
         with clock.stage("save"):
             save(final)
         if final.segment == result.main:
@@ -146,13 +146,10 @@ def estimates(clip: Clip, estimator: Estimator, clock: Clock) -> Iterator[tuple[
         yield window, geometry
 
 
-def finals(clip: Clip, tracker: Tracker, result: Result, spool: Spool, clock: Clock) -> Iterator[Observation]:
+def finals(tracker: Tracker, result: Result, spool: Spool, clock: Clock) -> Iterator[Observation]:
     """Every placed frame again, with its refined pose and its corrected depth; its row is brought up to date."""
     rows = {row.index: k for k, row in enumerate(result.rows)}
-    left = len(tracker.placed)
-    for frame in clock.each("read again", clip.frames() if left else ()):
-        if frame.index not in tracker.placed:
-            continue
+    for frame, net in clock.each("read again", spool):
         segment, number = tracker.placed[frame.index]
         refined, row = result.segments[segment], result.rows[rows[frame.index]]
         figures = {
@@ -163,14 +160,11 @@ def finals(clip: Clip, tracker: Tracker, result: Result, spool: Spool, clock: Cl
         grade = frame_grade(expected) if result.verdicts[segment].grade else ""
         result.rows[rows[frame.index]] = replace(row, figures=figures, grade=grade)
         with clock.stage("correct"):
-            final = spool.read(frame.index).observe(
+            final = net.observe(
                 frame, refined.camera, refined.world_from_cam[number], refined.corrections[number],
                 segment, row.is_keyframe, figures,
             )  # fmt: skip
         yield final
-        left -= 1
-        if not left:
-            return
 
 
 def windows(frames: Iterable[Frame], size: int = WINDOW) -> Iterator[list[Frame]]:

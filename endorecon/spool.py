@@ -1,8 +1,10 @@
-"""Where the network's depth waits between the two passes: on disk, so that memory does not grow with the video."""
+"""Where frames and the network's depth wait between the two passes: on disk, so that memory does not grow with the
+video, and so that a source is read once, whatever it is."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ class Spool:
     def __init__(self, beside: Path) -> None:
         """Make the folder inside `beside`, which is on the disk that the run is written to anyway."""
         self._folder = tempfile.TemporaryDirectory(prefix=".spool-", dir=beside, ignore_cleanup_errors=True)
+        self._kept: list[tuple[int, int]] = []  # index, time_ns
 
     def __enter__(self) -> Spool:
         return self
@@ -26,25 +29,30 @@ class Spool:
         self._folder.cleanup()
 
     def keep(self, frame: Frame, net: NetworkDepth) -> None:
-        """Store what the network says of a frame.
+        """Store a frame (but for its camera) with what the network says of it, about 0.8 MB at 320 x 256.
 
         Raises:
             InputError: the disk is full.
         """
+        masks = np.packbits(np.stack([frame.use_mask, frame.specular_mask]))
         try:
             with open(self._file(frame.index), "wb") as file:
-                np.save(file, net.distance)
-                np.save(file, net.log_std.astype(np.float16))
+                for array in (frame.rgb, masks, net.distance, net.log_std.astype(np.float16)):
+                    np.save(file, array)
         except OSError as error:
             raise InputError(
                 f"can't keep intermediate results in '{self._folder.name}' ({error.strerror or 'the disk is full'}); "
                 "free some space or choose another folder with --out"
             ) from error
+        self._kept.append((frame.index, frame.time_ns))
 
-    def read(self, index: int) -> NetworkDepth:
-        """What was stored of the frame with this index."""
-        with open(self._file(index), "rb") as file:
-            return NetworkDepth(np.load(file), np.load(file).astype(np.float32))
+    def __iter__(self) -> Iterator[tuple[Frame, NetworkDepth]]:
+        """What was kept, in the order in which it came."""
+        for index, time_ns in self._kept:
+            with open(self._file(index), "rb") as file:
+                rgb, masks, distance, log_std = (np.load(file) for _ in range(4))
+            use, specular = np.unpackbits(masks, count=2 * distance.size).astype(bool).reshape(2, *distance.shape)
+            yield Frame(index, time_ns, rgb, use, specular), NetworkDepth(distance, log_std.astype(np.float32))
 
     def _file(self, index: int) -> Path:
         return Path(self._folder.name) / f"{index:06d}.npy"
