@@ -117,9 +117,9 @@ def _head(run: Run) -> str:
         ("depth model", model.get("name", "")),
         ("licence of the model", model.get("licence", "")),
     ]
-    cells = "".join(f"<div><b>{_text(value)}</b><span>{_text(name)}</span></div>" for name, value in tiles)
     if verdict := run.info.get("verdict"):
         tiles.insert(0, ("expected error of the path", _expected(verdict)))
+    cells = "".join(f"<div><b>{_text(value)}</b><span>{_text(name)}</span></div>" for name, value in tiles)
     source = run.info.get("config", {}).get("input", "")
     return (
         f'<header><h1>{_text(run.name)} <em class="{_text(run.status)}">{_text(run.status)}</em></h1>'

@@ -139,6 +139,21 @@ def test_the_report_tells_what_happened(run: Run) -> None:
         assert words in text, words
 
 
+def test_the_verdict_is_shown(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "a", {}) as writer:
+        rows = [FrameRow(0, 0, "tracked", grade="green"), FrameRow(1, 100_000_000, "tracked", grade="red")]
+        poses = np.tile(np.eye(4), (2, 1, 1))
+        poses[1, 0, 3] = 1.0
+        path = type(trajectory())(np.array([0, 100_000_000]), poses)
+        writer.finish(rows, path, None, verdict={"grade": "amber", "path_error_percent": 1.234})
+    run = read_run(tmp_path / "a")
+    write_report(run, {}, run.path / "report.html")
+    text = (run.path / "report.html").read_text()
+    assert "1.2 % of its length (amber)" in text
+    # The one step of the path leads to the red pose.
+    assert 'class="path red"' in text and 'class="path green"' not in text
+
+
 def test_an_interrupted_run_has_a_report_too(tmp_path: Path) -> None:
     with RunWriter(tmp_path / "a", {}) as writer:
         writer.finish([FrameRow(0, 0, "refused", "black")], type(trajectory())(np.zeros(0), np.zeros((0, 4, 4))), None)
