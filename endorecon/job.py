@@ -194,8 +194,9 @@ def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrins
 
 def start_camera(clip: Clip, estimator: Estimator) -> tuple[Camera, float]:
     """A first camera and the standard deviation of its log focal length: the usual one and the network's, weighted."""
-    width, height = clip.view.width, clip.view.height
-    usual = Camera.from_fov(width, height, USUAL_FOV_RAD)
+    # The source's pixels are square; those of the working image, whose sides are multiples of 32, need not be.
+    _, _, width, height = clip.view.crop
+    usual = Camera.from_fov(width, height, USUAL_FOV_RAD).scaled(clip.view.width, clip.view.height)
     looks, _ = estimator.estimate_camera(clip.probes(8))
     weight = USUAL_FOCAL_STD**2 / (USUAL_FOCAL_STD**2 + NETWORK_FOCAL_STD**2)
     camera = usual.with_focal_scale((looks.focal_px / usual.focal_px) ** weight)

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from endorecon.evaluate.protocol import RunRecord, evaluate
-from endorecon.job import reconstruct_video
+from endorecon.job import reconstruct_video, start_camera
 from endorecon.run import read_run
-from foundation_adapters.estimator import Estimator
+from foundation_adapters.estimator import Estimator, load_estimator
 from rendering.phantom.clip import Video, prepare, simulate
 from video_io.camera import Camera
+from video_io.clip import Clip
 from video_io.datasets import open_truth
 from video_io.errors import InputError
+from video_io.sources import open_source
 
 CAMERA = Camera.from_fov(192, 160, np.radians(80))
 FRAMES = 24
@@ -53,6 +55,16 @@ def test_every_frame_has_a_pose_and_the_folder_is_complete(run):
     depth, confidence = run.depth(0)
     assert depth.shape == confidence.shape == (160, 192) and depth.dtype == np.float32
     assert np.array_equal(run.trajectory.world_from_cam[0], np.eye(4))
+
+
+def test_a_guessed_camera_has_square_pixels_in_the_source(phantom, tmp_path):
+    """190 x 130 pixels are worked on as 192 x 128: not quite the same shape."""
+    pictures = [p[10:140, 1:191] for p in frames_of(phantom / "video.mp4")[:4]]
+    clip = Clip.of(open_source(write(tmp_path / "wide.mp4", pictures)))
+    start, _ = start_camera(clip, load_estimator())
+    fx, fy, *_ = clip.view.source_camera(start).params
+    assert (clip.view.width, clip.view.height) != (190, 130)
+    assert fx == pytest.approx(fy)
 
 
 def test_times_are_those_of_the_source(run):
