@@ -25,7 +25,7 @@ Float = NDArray[np.float64]
 GRADES = ("green", "amber", "red")
 # log(true path error) = OFFSET + BY_HALVES log(disagreement) + BY_RESIDUAL log(residual), standard deviation SPREAD;
 # errors in per cent of the path, residuals in pixels.
-OFFSET, BY_HALVES, BY_RESIDUAL, SPREAD = 0.7, 0.8, 0.4, 0.5
+OFFSET, BY_HALVES, BY_RESIDUAL, SPREAD = 0.526, 0.971, 0.211, 0.31
 # Path errors, and positions' errors as a share of the depth, up to which a run or a frame is green, or amber.
 PATH_PERCENT = (1.0, 3.0)
 FRAME_PERCENT = (2.0, 6.0)
