@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -36,12 +35,11 @@ NETWORK_CLIPS = (*CLIPS, "c3vd_trans_t1_a", "simcol_synthetic_colon")
 
 @dataclass(frozen=True)
 class Job:
-    """A reconstruction by the command line program, its times in seconds and its peak memory in megabytes."""
+    """A reconstruction by the command line program and its times in seconds."""
 
     out: Path
     wall_s: float
     run_s: float
-    peak_mb: float
 
 
 def main() -> int:
@@ -126,8 +124,7 @@ def reconstruct(source: Path, out: Path, camera: Path | None, *more: str) -> Job
     wall = time.perf_counter() - begun
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {said[-500:]}")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return Job(out, wall, read_run(out).info["timings_s"]["total"], peak)
+    return Job(out, wall, read_run(out).info["timings_s"]["total"])
 
 
 def run_table(data: Path, clips: list[str], out: Path) -> None:
