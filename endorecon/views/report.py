@@ -114,8 +114,7 @@ def _head(run: Run) -> str:
         ("segments", frames.get("segments", 0)),
         ("key frames", frames.get("keyframes", 0)),
         ("length of the path", f"{run.trajectory.length:.4g} {_unit(run)}"),
-        ("depth model", model.get("name", "")),
-        ("licence of the model", model.get("licence", "")),
+        (f"depth model, {model.get('licence') or 'licence unknown'}", model.get("name", "")),
     ]
     if verdict := run.info.get("verdict"):
         tiles.insert(0, ("expected error of the path", _expected(verdict)))
@@ -131,8 +130,8 @@ def _head(run: Run) -> str:
 def _expected(verdict: Mapping[str, Any]) -> str:
     """The verdict as a tile shows it: the error that is expected, and its grade."""
     percent = float(verdict.get("path_error_percent", float("inf")))
-    words = f"{percent:.2g} % of its length" if np.isfinite(percent) else "can't be told"
-    return f"{words} ({verdict.get('grade', '')})"
+    words = f"{percent:.2g} %" if np.isfinite(percent) else "unknown"
+    return f"{words}, {verdict.get('grade', '')}"
 
 
 def _warnings(run: Run) -> str:

@@ -125,7 +125,7 @@ def test_the_report_needs_nothing_else(run: Run) -> None:
     assert page.tags["img"] == 3 * 3 + 2  # three frames as image, depth and confidence; two views of the mesh
     assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
     assert not re.search(r"https?://|@import|url\(", text)
-    assert page.tags["script"] == page.tags["link"] == page.tags["b"] - 6 == 0
+    assert page.tags["script"] == page.tags["link"] == page.tags["b"] - 5 == 0
 
 
 def test_the_report_tells_what_happened(run: Run) -> None:
@@ -149,7 +149,7 @@ def test_the_verdict_is_shown(tmp_path: Path) -> None:
     run = read_run(tmp_path / "a")
     write_report(run, {}, run.path / "report.html")
     text = (run.path / "report.html").read_text()
-    assert "1.2 % of its length (amber)" in text
+    assert "1.2 %, amber" in text
     # The one step of the path leads to the red pose.
     assert 'class="path red"' in text and 'class="path green"' not in text
 
