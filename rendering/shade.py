@@ -1,6 +1,6 @@
 """Surface x light x camera response -> image.
 
-`direct` and `gathered` give the light at a point; `Response` turns the radiance of a view into the uint8 image that a
+`direct` gives what the lights do at a point; `Response` turns the radiance of a view into the uint8 image that a
 video processor shows.
 """
 
@@ -46,27 +46,6 @@ def direct(
             s = e * film * ggx(roughness, f0, nx * lx + ny * ly + nz * lz, cos_view, cos_half, cos_view_half)
             sr, sg, sb = sr + s * lights[j, 8], sg + s * lights[j, 9], sb + s * lights[j, 10]
     return er, eg, eb, sr, sg, sb
-
-
-@njit(cache=True, fastmath=True)
-def gathered(
-    virtual: NDArray, near2: float, x: float, y: float, z: float, nx: float, ny: float, nz: float
-) -> tuple[float, float, float]:
-    """Irradiance rgb at a point from lit patches, (9, V) float32: position, normal, flux rgb.
-
-    Below the squared distance `near2`, mm^2, a patch grows no stronger, so that none shows as a spot. All scalars are
-    float32: in one precision the loop becomes vector instructions.
-    """
-    zero = np.float32(0)
-    r, g, b = zero, zero, zero
-    for j in range(virtual.shape[1]):
-        px, py, pz = virtual[0, j] - x, virtual[1, j] - y, virtual[2, j] - z
-        d2 = px * px + py * py + pz * pz
-        here = max(nx * px + ny * py + nz * pz, zero)
-        there = max(-(virtual[3, j] * px + virtual[4, j] * py + virtual[5, j] * pz), zero)
-        e = here * there / ((d2 + np.float32(1e-6)) * (d2 + near2))
-        r, g, b = r + e * virtual[6, j], g + e * virtual[7, j], b + e * virtual[8, j]
-    return r, g, b
 
 
 @dataclass(frozen=True)

@@ -257,7 +257,7 @@ def _usual_look(rng: np.random.Generator, anatomy: Anatomy) -> Look:
     materials = tuple(m if kinds[0] in dead else alive(m) for m, kinds in dressed)
     side = min(2.0, 0.15 * anatomy.scale_mm)
     lights = tuple(SpotLight((x, 0.0, 0.0), exponent=1.0, cutoff_rad=float(np.radians(110))) for x in (-side, side))
-    return Look(materials, lights, int(rng.integers(1 << 24)), bounce=1.2)
+    return Look(materials, lights, int(rng.integers(1 << 24)))
 
 
 def _empty_folder(out: Path) -> Path:

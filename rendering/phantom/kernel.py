@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rendering.brdf import lambert
 from rendering.light import arriving
 from rendering.phantom.texture import F0, FILM, ROUGHNESS, albedo_at, bumped
-from rendering.shade import direct, gathered
+from rendering.shade import direct
 
 # How steeply a smooth normal must face away before the surface counts as seen from behind: at a grazing angle it may.
 _BEHIND = 0.3
@@ -69,7 +69,7 @@ def mean_irradiance(points: NDArray, normals: NDArray, parts: NDArray, lights: N
 @njit(cache=True, fastmath=True)
 def shade(
     points: NDArray, normals: NDArray, parts: NDArray, eye: NDArray, materials: NDArray, seed: int, lights: NDArray,
-    shadow: NDArray, virtual: NDArray, near2: float, ambient: NDArray, pixel_rad: float, out: NDArray,
+    shadow: NDArray, indirect: NDArray, pixel_rad: float, out: NDArray,
     out_albedo: NDArray,
 ) -> None:  # fmt: skip
     """Linear radiance towards the eye at surface points.
@@ -78,8 +78,7 @@ def shade(
         points, normals: (N, 3) float32, world; the normals point to the eye's side.
         parts: (N,) rows of `materials` (from pack_materials); negative where the ray met nothing.
         lights: (L, 11) from pack_lights. `shadow` (N, L): share of each light that arrives; (N, 0) for no shadows.
-        virtual, near2: lit patches that stand for the first bounce, see `gathered`.
-        ambient: (3,) irradiance that arrives from everywhere.
+        indirect: (N, 3) irradiance that arrives by way of other surfaces.
         pixel_rad: angle of a pixel, for the width of details.
         out, out_albedo: (N, 3) float32, written.
     """
@@ -101,9 +100,6 @@ def shade(
         er, eg, eb, sr, sg, sb = direct(
             lights, shadow[i], x, y, z, nx, ny, nz, vx, vy, vz, roughness, m[F0], m[FILM]
         )  # fmt: skip
-        br, bg, bb = gathered(
-            virtual, np.float32(near2), x, y, z, np.float32(nx), np.float32(ny), np.float32(nz)
-        )  # fmt: skip
-        out[i, 0] = r * lambert() * (ambient[0] + er + br) + sr
-        out[i, 1] = g * lambert() * (ambient[1] + eg + bg) + sg
-        out[i, 2] = b * lambert() * (ambient[2] + eb + bb) + sb
+        out[i, 0] = r * lambert() * (er + indirect[i, 0]) + sr
+        out[i, 1] = g * lambert() * (eg + indirect[i, 1]) + sg
+        out[i, 2] = b * lambert() * (eb + indirect[i, 2]) + sb

@@ -51,6 +51,17 @@ def pack_materials(materials: tuple[Material, ...]) -> NDArray[np.float32]:
     return np.array([np.hstack([getattr(m, f.name) for f in fields(Material)]) for m in materials], np.float32)
 
 
+def mean_albedo(materials: tuple[Material, ...]) -> NDArray[np.float32]:
+    """(M, 3): about the mean of each texture, without vessels and pools."""
+    return np.array(
+        [
+            (1 - 0.5 * m.mottle_share) * np.array(m.base) + 0.5 * m.mottle_share * np.array(m.mottle)
+            for m in materials
+        ],
+        np.float32,
+    )
+
+
 # Hue, saturation and value ranges (as displayed) of the tissues, wider than life: a colour must not tell a distance.
 PALETTE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     "mucosa": ((-0.03, 0.06), (0.30, 0.72), (0.60, 1.00)),

@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rendering.light import SpotLight, pack_lights
+from rendering.phantom.indirect import indirect_irradiance
 from rendering.phantom.kernel import mean_irradiance, shade, surface_points
-from rendering.phantom.material import Material, pack_materials
+from rendering.phantom.material import Material, mean_albedo, pack_materials
 from rendering.phantom.scene import Anatomy
 from video_io.camera import Camera
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
-
-_BOUNCE_RAYS = 56
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Look:
         materials: one a part.
         lights: fixed to the camera.
         seed: of the textures.
-        bounce: strength of the light that surfaces pass on to each other; 0 for none, 1 for one bounce.
+        interreflection: what the albedo is multiplied by for the light that surfaces pass on to each other; 0: none.
         ambient: irradiance from everywhere, as a share of the mean direct irradiance.
         shadows: whether rays to the lights are cast.
     """
@@ -35,7 +34,7 @@ class Look:
     materials: tuple[Material, ...]
     lights: tuple[SpotLight, ...]
     seed: int
-    bounce: float = 1.0
+    interreflection: float = 1.0
     ambient: float = 0.0
     shadows: bool = False
 
@@ -114,36 +113,25 @@ class Renderer:
         distance[~valid] = 0
         lights = pack_lights(look.lights, world_from_cam)
         materials = pack_materials(look.materials)
-        near = float(np.median(distance[distance > 0])) if np.any(distance > 0) else 1.0
-        ambient = np.zeros(3, np.float32)
+        indirect = np.zeros((len(rays), 3), np.float32)
         if look.ambient > 0:
-            ambient[:] = look.ambient * mean_irradiance(points, normals, parts, lights, 37) * np.array([1.0, 0.85, 0.8])
-        virtual = self._bounce(lights, materials, look) if look.bounce > 0 else np.zeros((9, 0), np.float32)
+            even = look.ambient * mean_irradiance(points, normals, parts, lights, 37)
+            indirect += even * np.array([1.0, 0.85, 0.8], np.float32)
+        if look.interreflection > 0:
+            indirect += indirect_irradiance(
+                self._scene, self.anatomy, shape, points, normals, parts, eye, lights,
+                look.interreflection * mean_albedo(look.materials), np.random.default_rng(look.seed),
+            )  # fmt: skip
         shadow = self._shadows(lights, points, normals, parts) if look.shadows else np.zeros((len(rays), 0), np.float32)
         linear, albedo = np.zeros((len(rays), 3), np.float32), np.zeros((len(rays), 3), np.float32)
         shade(
-            points, normals, parts, eye, materials, look.seed, lights, shadow, virtual, (0.35 * near) ** 2, ambient,
+            points, normals, parts, eye, materials, look.seed, lights, shadow, indirect,
             1.0 / camera.focal_px, linear, albedo,
         )  # fmt: skip
         in_camera = (normals @ world_from_cam[:3, :3].astype(np.float32)).reshape(*shape, 3)
         return Rendered(
             linear.reshape(*shape, 3), distance.reshape(shape), in_camera, albedo.reshape(*shape, 3), behind / len(rays)
         )
-
-    def _bounce(self, lights: Float32, materials: Float32, look: Look) -> Float32:
-        """Lit patches (9, V) that stand for the light of the first bounce (Keller, SIGGRAPH 1997)."""
-        light = lights[0]
-        rays = _hemisphere(light[3:6].astype(np.float64), _BOUNCE_RAYS)
-        _, points, normals, parts, _ = self._cast(light[:3].astype(np.float64), rays)
-        met = parts >= 0
-        cosine = rays @ light[3:6]
-        angle = np.arccos(np.clip(cosine, -1, 1))
-        inside = np.maximum(np.cos(np.minimum(angle / light[7], 1) * np.pi / 2), 0) ** light[6]
-        intensity = lights[:, 8:11].sum(0)
-        flux = inside[:, None] * intensity * (2 * np.pi / _BOUNCE_RAYS)
-        albedo = 0.5 * (materials[parts, 0:3] + materials[parts, 3:6])
-        reflected = look.bounce * flux * albedo / np.pi
-        return np.ascontiguousarray(np.column_stack([points, normals, reflected])[met].T, np.float32)
 
     def _shadows(self, lights: Float32, points: Float32, normals: Float32, parts: NDArray[np.int32]) -> Float32:
         """Share (N, L) of each light that arrives at the points: 0 or 1."""
@@ -165,14 +153,3 @@ def _world_rays(camera: Camera, world_from_cam: Float) -> tuple[Float32, NDArray
     world = rays @ world_from_cam[:3, :3].T.astype(np.float32)
     world[~valid] = (0, 0, 1)
     return np.ascontiguousarray(world), valid
-
-
-def _hemisphere(axis: Float, count: int) -> Float32:
-    """Directions spread evenly over the half space about an axis (Fibonacci's spiral), (count, 3)."""
-    i = np.arange(count) + 0.5
-    z = 1 - i / count
-    turn, r = np.pi * (3 - np.sqrt(5)) * i, np.sqrt(1 - z * z)
-    x_axis = np.cross(axis, [0.123, 0.845, 0.521])
-    x_axis /= np.linalg.norm(x_axis)
-    basis = np.stack([x_axis, np.cross(axis, x_axis), axis])
-    return np.ascontiguousarray(np.stack([r * np.cos(turn), r * np.sin(turn), z], -1) @ basis, np.float32)

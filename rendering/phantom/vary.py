@@ -54,12 +54,12 @@ def random_lights(rng: np.random.Generator) -> tuple[SpotLight, ...]:
 
 
 def random_look(rng: np.random.Generator, anatomy: Anatomy) -> Look:
-    """Random materials, lights and textures. 15 % have no light between surfaces."""
+    """Random materials, lights and textures. 8 % have no light between surfaces."""
     return Look(
         materials=anatomy.dressed(rng),
         lights=random_lights(rng),
         seed=int(rng.integers(1 << 24)),
-        bounce=0.0 if rng.random() < 0.15 else float(np.exp(rng.uniform(np.log(0.4), np.log(3)))),
+        interreflection=0.0 if rng.random() < 0.08 else rng.uniform(0.55, 1.2),
         ambient=float(rng.uniform(0, 0.4)) if rng.random() < 0.3 else 0.0,
         shadows=bool(rng.random() < 0.2),
     )

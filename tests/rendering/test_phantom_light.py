@@ -13,7 +13,7 @@ from rendering.phantom.kernel import shade
 from rendering.phantom.material import Material, pack_materials
 from rendering.phantom.noise import fbm, noise, noise_gradient
 from rendering.phantom.texture import F0, FILM, POOL_LEVEL, ROUGHNESS, SPECKLE_SHARE, VESSEL_SHARE
-from rendering.shade import Response, gathered
+from rendering.shade import Response
 
 LIGHT = SpotLight()
 PLAIN = Material(
@@ -29,7 +29,7 @@ def radiance(
     shade(
         np.array([point], np.float32), np.array([normal], np.float32), np.zeros(1, np.int32), np.zeros(3),
         pack_materials((material,)), 1, pack_lights((light,), np.eye(4)), np.zeros((1, 0), np.float32),
-        np.zeros((9, 0), np.float32), 1.0, np.zeros(3, np.float32), 0.004, out, albedo,
+        np.zeros((1, 3), np.float32), 0.004, out, albedo,
     )  # fmt: skip
     return out[0]
 
@@ -45,16 +45,6 @@ def test_a_surface_turned_by_60_degrees_gets_half_the_light() -> None:
     upright = radiance((0, 0, 10), (0, 0, -1))
     turned = radiance((0, 0, 10), (math.sqrt(0.75), 0, -0.5))
     assert turned / upright == pytest.approx([0.5, 0.5, 0.5], rel=1e-5)
-
-
-def test_a_lit_patch_lights_what_it_faces() -> None:
-    f = np.float32
-    # A patch of flux 2 at 3 mm, facing the point; both normals along the line between them: 2 / (9 + 0).
-    patch = np.array([[0, 0, 3, 0, 0, -1, 2, 1, 0.5]], np.float32).T
-    found = gathered(patch, f(0), f(0), f(0), f(0), f(0), f(0), f(1))
-    assert found == pytest.approx((2 / 9, 1 / 9, 0.5 / 9), rel=1e-5)
-    assert gathered(patch, f(9), f(0), f(0), f(0), f(0), f(0), f(1))[0] == pytest.approx(1 / 9, rel=1e-5)
-    assert gathered(patch, f(0), f(0), f(0), f(0), f(0), f(0), f(-1)) == (0, 0, 0)
 
 
 def test_the_beam_falls_off_to_the_side() -> None:
