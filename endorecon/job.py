@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -98,12 +99,14 @@ def reconstruct_video(
         from endorecon.scenes.tsdf import TsdfScene
 
         estimator = _estimator(model, adapter)
-        intrinsics = _intrinsics(clip, estimator, camera)
+        _import_views()
+        # The many small systems that tracking solves are slower on several threads than on one.
+        with threadpool_limits(1, "blas"):
+            intrinsics = _intrinsics(clip, estimator, camera)
     config = {
         "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
         "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "source": source.describe,
     }  # fmt: skip
-    # The many small systems that tracking solves are slower on several threads than on one.
     with RunWriter(out, config, overwrite) as run, Spool(run.path) as spool, threadpool_limits(1, "blas"):
         with clock.stage("poses"):
             given, intrinsics = _given_poses(pose_source, clip, estimator, intrinsics, run.path, progress)
@@ -203,9 +206,18 @@ def start_camera(clip: Clip, estimator: Estimator) -> tuple[Camera, float]:
     return camera, float((USUAL_FOCAL_STD**-2 + NETWORK_FOCAL_STD**-2) ** -0.5)
 
 
-def _views(path: Path, live: bool):  # type: ignore[no-untyped-def]
+def _import_views() -> None:
+    """Import what the recording needs (half a second) beside the first frames' work."""
+
+    def work() -> None:
+        from endorecon.views import report, rerun  # noqa: F401
+
     # The recorder's own log would print lines of its own where the disk is full, which the run says in a sentence.
     os.environ.setdefault("RUST_LOG", "off")
+    threading.Thread(target=work, name="import views", daemon=True).start()
+
+
+def _views(path: Path, live: bool):  # type: ignore[no-untyped-def]
     from endorecon.views.base import Views
     from endorecon.views.report import ReportView
     from endorecon.views.rerun import RerunView

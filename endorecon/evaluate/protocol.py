@@ -72,6 +72,7 @@ class Evaluation:
         trajectory: errors of the camera path.
         surface: errors of the mesh.
         left_out: what could not be compared and why, a sentence each.
+        unit: of the truth's lengths: `mm`, or `up to scale`.
     """
 
     run: str
@@ -83,6 +84,7 @@ class Evaluation:
     trajectory: TrajectoryErrors | None
     surface: SurfaceErrors | None
     left_out: tuple[str, ...]
+    unit: str = "mm"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -92,6 +94,7 @@ class Evaluation:
             "frames": self.frames,
             "frames_main_segment": self.frames_main_segment,
             "segments": self.segments,
+            "unit": self.unit,
             "depth": {d.scaling: d.to_dict() for d in self.depth},
             "trajectory": self.trajectory.to_dict() if self.trajectory else None,
             "surface": self.surface.to_dict() if self.surface else None,
@@ -126,8 +129,9 @@ def evaluate(run: Reconstruction, truth: Truth) -> Evaluation:
     else:
         surface = _surface(mesh, run, truth)
     return Evaluation(
-        run.name, truth.name, run.frames, len(run.indices), run.segments, depth, path, surface, tuple(left_out)
-    )
+        run.name, truth.name, run.frames, len(run.indices), run.segments, depth, path, surface, tuple(left_out),
+        truth.unit,
+    )  # fmt: skip
 
 
 def _surface(mesh: Mesh, run: Reconstruction, truth: Truth) -> SurfaceErrors:
@@ -275,12 +279,14 @@ def table(result: Evaluation) -> str:
     ]
     lines += _depth_lines(result.depth)
     if (t := result.trajectory) is not None:
+        unit = "mm" if result.unit == "mm" else ""
         lines += [
             "",
-            f"trajectory, {t.poses} of {t.truth_poses} true poses, path {t.path_length:.2f} mm",
-            f"  ATE RMSE, Sim3 {t.ate_sim3:9.4f} mm = {t.ate_sim3_percent:.3f} % of the path (scale {t.scale:.4g})",
-            f"  ATE RMSE, SE3  {t.ate_se3:9.4f} mm = {t.ate_se3_percent:.3f} % of the path",
-            f"  RPE RMSE       {t.rpe_translation:9.4f} mm, {np.degrees(t.rpe_rotation_rad):.4f} deg from pose to pose",
+            f"trajectory, {t.poses} of {t.truth_poses} true poses, path {t.path_length:.4g} {unit or result.unit}",
+            f"  ATE RMSE, Sim3 {t.ate_sim3:9.4f} {unit} = {t.ate_sim3_percent:.3f} % of the path (scale {t.scale:.4g})",
+            f"  ATE RMSE, SE3  {t.ate_se3:9.4f} {unit} = {t.ate_se3_percent:.3f} % of the path",
+            f"  RPE RMSE       {t.rpe_translation:9.4f} {unit}, {np.degrees(t.rpe_rotation_rad):.4f} deg "
+            "from pose to pose",
             f"  orientation    {np.degrees(t.rotation_median_rad):9.4f} deg, median",
         ]
     if (s := result.surface) is not None:

@@ -127,3 +127,47 @@ def test_damaged_poses_are_an_input_error(tmp_path: Path) -> None:
 def test_a_frame_without_truth(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="truth for 3 frames, but frame 3"):
         open_truth(_phantom(tmp_path)).depth(3)
+
+
+def _jhu(folder: Path) -> Path:
+    """Two frames, 7 and 9, 2 units apart along x; a point 4 units ahead of the first, seen by both, and one by 9."""
+    for number in (7, 9):
+        cv2.imwrite(str(folder / f"{number:08d}.jpg"), np.full((80, 100, 3), 90, np.uint8))
+    cv2.imwrite(str(folder / "undistorted_mask.jpg"), np.zeros((80, 100), np.uint8))
+    (folder / "visible_view_indexes").write_text("7\n9\n")
+    (folder / "camera_intrinsics_per_view").write_text("60\n60\n50\n40\n")
+    pose = "  poses[{}]: \n    position: \n      x: {}\n      y: 0\n      z: 0\n    orientation: \n"
+    turn = "      x: 0\n      y: 0\n      z: 0\n      w: 1\n"
+    header = "header: \n  seq: 0\n  frame_id: \nposes[]:\n"
+    (folder / "motion.yaml").write_text(header + pose.format(0, 0) + turn + pose.format(1, 2) + turn)
+    names = "property float x\nproperty float y\nproperty float z\n"
+    ply = f"ply\nformat ascii 1.0\nelement vertex 2\n{names}element camera 1\nend_header\n0 0 4\n2 1 5\n0 0 0\n"
+    (folder / "structure.ply").write_text(ply)
+    (folder / "view_indexes_per_point").write_text("-1\n7\n9\n-1\n9\n")
+    return folder
+
+
+def test_sinus_with_structure_from_motion(tmp_path: Path) -> None:
+    truth = open_truth(_jhu(tmp_path))
+    assert (truth.layout, truth.unit, truth.frame_count) == ("jhu_sfm", "up to scale", 2)
+    assert truth.trajectory.centres.tolist() == [[0, 0, 0], [2, 0, 0]]
+    assert truth.trajectory.times_ns.tolist() == [0, 33_333_333]
+    first, second = truth.depth(0), truth.depth(1)
+    # f x / z + c: the first point at (50, 40) of frame 7; at (50 - 60 * 2 / 4, 40) of frame 9
+    assert np.argwhere(first).tolist() == [[40, 50]] and first[40, 50] == 4
+    # the other one at (50, 40 + 60 / 5) of frame 9
+    assert np.argwhere(second).tolist() == [[40, 20], [52, 50]] and second[52, 50] == 5
+
+
+def test_sinus_folders_that_are_incomplete(tmp_path: Path) -> None:
+    folder = _jhu(tmp_path)
+    (folder / "visible_view_indexes").write_text("7\n8\n")
+    with pytest.raises(InputError, match="numbers are not those of visible_view_indexes"):
+        open_truth(folder)
+    (folder / "visible_view_indexes").write_text("7\n9\n")
+    (folder / "view_indexes_per_point").write_text("-1\n7\n")
+    with pytest.raises(InputError, match=r"tells of 1 points, structure\.ply of 2"):
+        open_truth(folder)
+    (folder / "motion.yaml").write_text("poses[]:\n  poses[0]: 3\n")
+    with pytest.raises(InputError, match=r"does not hold the 2 poses poses\[0\]"):
+        open_truth(folder)

@@ -40,5 +40,6 @@ def open_truth(folder: str | Path) -> Truth:
 
 def _expected() -> str:
     return (
-        "our phantom's (depth/, poses.txt, intrinsics.json), C3VD's (*_depth.tiff, pose.txt) or SimCol's (Depth_*.png)"
+        "our phantom's (depth/, poses.txt, intrinsics.json), C3VD's (*_depth.tiff, pose.txt), SimCol's (Depth_*.png) "
+        "or the sinus data's with structure from motion (motion.yaml, view_indexes_per_point)"
     )

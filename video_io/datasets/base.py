@@ -30,6 +30,7 @@ class Truth:
         frame_count: number of frames with truth.
         mesh_path: the true surface, mm; or None.
         read_depth: reads frame i's depth, or None where there is none.
+        unit: of poses and depth, `mm` or `up to scale`.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Truth:
     frame_count: int
     mesh_path: Path | None
     read_depth: Callable[[int], Depth] | None
+    unit: str = "mm"
 
     def depth(self, index: int) -> Depth | None:
         """z-depth of frame `index`, (H, W) float32 mm, 0 where there is none; None for a data set without depth.
@@ -68,6 +70,18 @@ def read_depth_image(path: Path) -> NDArray[np.generic]:
             f"depth image '{path}' has 8 bits a pixel; expected 16 bits; export the depth with full precision"
         )
     return image
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) of an image file.
+
+    Raises:
+        InputError: it can't be read.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise InputError(f"image '{path}' can't be read; expected an intact picture; fetch it again")
+    return image.shape[1], image.shape[0]
 
 
 def check_count(folder: Path, images: int, other: int, what: str) -> None:
