@@ -108,16 +108,40 @@ class Simulate:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Bring a run to millimetres by something known, and list what was known with its disagreement.
+
+    Example: endorecon scale runs/video --length-mm 5 --frame 120 --points 300 210 352 214
+    """
+
+    run: Positional[Path]
+    """A folder that `endorecon reconstruct` has made. Without anything else the estimates so far are listed."""
+    length_mm: Annotated[float | None, arg(metavar="MM", help_behavior_hint="")] = None
+    """A known length, such as the diameter of an instrument, between two points of an image."""
+    frame: Count = None
+    """The frame in which the points were picked."""
+    points: Annotated[tuple[float, float, float, float] | None, arg(metavar="X Y X Y", help_behavior_hint="")] = None
+    """The two points, in pixels of the source's image."""
+    poses: File = None
+    """The path of a tracker or a robot, in a TUM file with the times of the clip."""
+    poses_unit: Literal["mm", "cm", "m"] = "mm"
+    """Unit of its lengths."""
+
+
+@dataclass(frozen=True)
 class Models:
     """List the depth models, their size, licence and where they come from."""
 
 
-Command = Reconstruct | View | Evaluate | Simulate | Models
+Command = Reconstruct | View | Evaluate | Scale | Simulate | Models
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for input that can't be used, 130 when interrupted."""
-    names = {"reconstruct": Reconstruct, "view": View, "evaluate": Evaluate, "simulate": Simulate, "models": Models}
+    names = {
+        "reconstruct": Reconstruct, "view": View, "evaluate": Evaluate, "scale": Scale, "simulate": Simulate,
+        "models": Models,
+    }  # fmt: skip
     command: Command = tyro.extras.subcommand_cli_from_dict(
         names,
         prog="endorecon",
@@ -205,6 +229,29 @@ def _evaluate(command: Evaluate) -> int:
     return OK
 
 
+def _scale(command: Scale) -> int:
+    from endorecon.run import read_run
+    from endorecon.scales import add_estimate, estimates, length, poses
+
+    run, picked = read_run(command.run), (command.length_mm, command.frame, command.points)
+    if any(value is not None for value in picked):
+        if command.length_mm is None or command.frame is None or command.points is None:
+            raise InputError("a known length needs all of --length-mm MM, --frame N and --points X Y X Y")
+        first, second = command.points[:2], command.points[2:]
+        run = add_estimate(run, length.measure(run, command.length_mm, command.frame, first, second))
+    if command.poses is not None:
+        from video_io.trajectory import Trajectory
+
+        path = Trajectory.read_tum(command.poses)
+        run = add_estimate(run, poses.measure(run, path, command.poses_unit, str(command.poses)))
+    print(f"scale: {run.info.get('scale', 'up to scale')}")
+    listed = estimates(run)
+    for e in listed:
+        off = 100 * (e.mm_per_unit / listed[0].mm_per_unit - 1)
+        print(f"  {e.mm_per_unit:10.5g} mm a unit, give or take {100 * e.log_std:4.2g} %, {off:+6.2f} %  {e.source}")
+    return OK
+
+
 def _simulate(command: Simulate) -> int:
     from rendering.phantom.clip import simulate
     from video_io.camera_files import read_camera
@@ -243,6 +290,7 @@ _RUNNERS: dict[type, Callable[..., int]] = {
     Reconstruct: _reconstruct,
     View: _view,
     Evaluate: _evaluate,
+    Scale: _scale,
     Simulate: _simulate,
     Models: _models,
 }

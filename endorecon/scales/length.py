@@ -1,0 +1,67 @@
+"""A known length between two points that were picked in an image: a ruler, a stone, the jaws or the shaft of a tool."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from endorecon.run import Run
+from endorecon.scales.base import ScaleEstimate, unit_mm
+from video_io.errors import InputError
+
+Pixel = tuple[float, float]
+PICKED_PX = 1.0  # how exactly a point is picked, in source pixels
+# Confidence is 1 / (1 + (std / 0.1)^2) of the log depth (foundation_adapters.estimator).
+_HALF_CONFIDENCE_STD = 0.1
+
+
+def measure(run: Run, length_mm: float, frame: int, first: Pixel, second: Pixel) -> ScaleEstimate:
+    """From the depth of one frame at two pixels of the source's image.
+
+    Args:
+        run: with depth for the frame.
+        length_mm: the true length.
+        frame: index in the source.
+        first, second: (x, y) in the source's image; (0.5, 0.5) is the centre of the top-left pixel.
+
+    Raises:
+        InputError: no length, a frame without depth, a pixel outside the image or without depth, or the same point
+            twice.
+    """
+    if not length_mm > 0:
+        raise InputError(f"the known length is {length_mm:g} mm; expected a positive number")
+    depth, confidence = run.depth(frame)
+    points, errors = zip(*(_point(run, frame, depth, confidence, p) for p in (first, second)), strict=True)
+    found = float(np.linalg.norm(points[0] - points[1]))
+    apart = float(np.hypot(first[0] - second[0], first[1] - second[1]))
+    if apart < 2 * PICKED_PX or found <= 0:
+        raise InputError(f"the two points are {apart:.1f} pixels apart; pick two that are farther from each other")
+    # Errors of the depth at both ends, half of which they share; and of the picking.
+    log_std = float(np.hypot(np.sqrt(np.mean(np.square(errors))), np.sqrt(2) * PICKED_PX / apart))
+    x, y = first, second
+    source = f"a known length of {length_mm:g} mm in frame {frame} from ({x[0]:g}, {x[1]:g}) to ({y[0]:g}, {y[1]:g})"
+    return ScaleEstimate(source, length_mm / found * (unit_mm(run) or 1.0), log_std)
+
+
+def _point(run: Run, frame: int, depth, confidence, at: Pixel) -> tuple[np.ndarray, float]:  # type: ignore[no-untyped-def]
+    """The point (3,) in the camera's frame that a source pixel sees, and the standard deviation of its log depth."""
+    if run.camera is None:
+        raise InputError(f"the run in '{run.path}' has no camera.json; reconstruct again")
+    view = json.loads((run.path / "camera.json").read_text())["view"]
+    (x0, y0, w, h), width, height = view["crop"], view["width"], view["height"]
+    pixel = np.array([(at[0] - x0) * width / w, (at[1] - y0) * height / h])
+    column, row = np.floor(pixel).astype(int)
+    if not (0 <= column < width and 0 <= row < height):
+        raise InputError(
+            f"the point ({at[0]:g}, {at[1]:g}) lies outside the part of the image that was reconstructed, "
+            f"{x0} to {x0 + w} by {y0} to {y0 + h}; pick one inside"
+        )
+    around = (slice(max(row - 1, 0), row + 2), slice(max(column - 1, 0), column + 2))
+    known = confidence[around] > 0
+    if not known.any():
+        raise InputError(f"frame {frame} has no depth at ({at[0]:g}, {at[1]:g}); pick another point or frame")
+    z = float(np.median(depth[around][known]))
+    sure = float(np.clip(np.median(confidence[around][known]), 1e-3, 1.0))
+    ray = run.camera.rays(pixel[None])[0]
+    return z * ray / ray[2], _HALF_CONFIDENCE_STD * float(np.sqrt(1 / sure - 1))
