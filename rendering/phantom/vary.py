@@ -40,7 +40,7 @@ def random_lights(rng: np.random.Generator) -> tuple[SpotLight, ...]:
     count = int(rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))
     start, offset = rng.uniform(0, 2 * np.pi), rng.uniform(0, 4)
     exponent = float(np.exp(rng.uniform(np.log(0.3), np.log(4))))
-    cutoff = rng.uniform(np.radians(85), np.radians(150))
+    cutoff = rng.uniform(np.radians(45), np.radians(150))
     tint = np.array([1.0, rng.uniform(0.85, 1.05), rng.uniform(0.75, 1.1)])
     lights = []
     for i in range(count):

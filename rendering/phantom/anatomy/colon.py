@@ -56,10 +56,14 @@ def polyps(
 
 
 def build(rng: np.random.Generator) -> Anatomy:
-    """A closed piece of colon of 10 to 20 radii, bent so that its end is out of sight in most views."""
+    """A closed piece of colon of 10 to 20 radii, bent so that its end is out of sight in most views; in a third of them
+    as sharply as at a flexure, so that the wall of the bend closes the view."""
     radius = rng.uniform(14, 35)
     length = radius * rng.uniform(10, 20)
-    points, frames = random_curve(rng, length, _ROWS, rng.uniform(0.12, 0.5) / radius, radius * rng.uniform(1.2, 3.5))
+    bend, reach = rng.uniform(0.12, 0.5), rng.uniform(1.2, 3.5)
+    if rng.random() < 0.35:
+        bend, reach = rng.uniform(0.45, 0.85), rng.uniform(1.0, 2.0)
+    points, frames = random_curve(rng, length, _ROWS, bend / radius, radius * reach)
     arc, angle = np.linspace(0, length, _ROWS), np.arange(_COLUMNS) * (2 * np.pi / _COLUMNS)
     calibre = 1 + rng.uniform(0, 0.3) * fbm(
         np.stack([arc, 0 * arc, 0 * arc], -1), 0.4 / radius, 2, int(rng.integers(1 << 30))

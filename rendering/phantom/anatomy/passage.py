@@ -59,7 +59,10 @@ def build(rng: np.random.Generator) -> Anatomy:
     """A closed passage of radius 3 to 10 mm and 9 to 15 radii length."""
     radius = float(np.exp(rng.uniform(np.log(3), np.log(10))))
     length = radius * rng.uniform(9, 15)
-    points, frames = random_curve(rng, length, 18, rng.uniform(0.03, 0.25) / radius, radius * rng.uniform(2, 5))
+    bend, reach = rng.uniform(0.03, 0.25), rng.uniform(2, 5)
+    if rng.random() < 0.35:
+        bend, reach = rng.uniform(0.25, 0.5), rng.uniform(1.5, 2.5)
+    points, frames = random_curve(rng, length, 18, bend / radius, radius * reach)
     nasal = rng.random() < 0.6
     rows = (_nasal if nasal else _airways)(rng, points, frames, radius)
     flat = rng.uniform(0.5, 1.6, 3) if nasal else rng.uniform(0.85, 1.15, 3)
