@@ -10,8 +10,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from dataclasses import dataclass
 from types import ModuleType
+
+from video_io.errors import InputError
+
+# CC-BY-NC-4.0 and its kind, and licences that say it in words.
+_NON_COMMERCIAL = re.compile(r"\bNC\b|non-?commercial", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -34,3 +40,16 @@ def modules() -> dict[str, ModuleType]:
 def available() -> tuple[Listing, ...]:
     """Every network of the slot, by name."""
     return tuple(Listing(name, m.LICENCE, m.SIZE_MB, m.SOURCE, m.ABOUT) for name, m in modules().items())
+
+
+def check_licence(name: str, licence: str, accepted: bool) -> None:
+    """Let weights that are not for every use through only where the person has said so.
+
+    Raises:
+        InputError: a non-commercial licence that was not accepted.
+    """
+    if not accepted and _NON_COMMERCIAL.search(licence):
+        raise InputError(
+            f"the weights of {name} are licensed {licence}, which forbids commercial use: add --accept-licence if "
+            "your use is allowed, or take --model tiny (Apache-2.0)"
+        )

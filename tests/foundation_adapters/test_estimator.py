@@ -163,7 +163,7 @@ def test_every_listing_tells_licence_and_source() -> None:
     ("model", "adapter", "message"),
     [
         ("nonsense", None, "give tiny, a Depth Anything hub id"),
-        ("tiny", "somewhere", "takes no adapter"),
+        ("tiny", "somewhere", "is no adapter"),
         ("./nowhere/at/all", None, "no folder"),
     ],
 )
