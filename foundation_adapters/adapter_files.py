@@ -111,9 +111,15 @@ def save_adapter(
     if any(m.merged for m in model.modules() if isinstance(m, BaseTunerLayer)):
         raise InputError("a merged adapter can't be saved: call unmerge_adapter first")
     _check_names(model)
-    config = model.peft_config[adapter]
-    config.base_model_name_or_path = base
-    card = Card(base, fingerprint(model), licence, tuple(tasks), method_of(config), about, dict(training or {}))
+    card = Card(
+        base,
+        fingerprint(model),
+        licence,
+        tuple(tasks),
+        method_of(model.peft_config[adapter]),
+        about,
+        dict(training or {}),
+    )
     folder = folder.expanduser()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +149,12 @@ def _check_names(model: PeftModel) -> None:
 
 def _write(model: PeftModel, adapter: str, card: Card, folder: Path) -> None:
     """Both of peft's files at the folder's top, and the card, readable by all and on the disk."""
-    model.save_pretrained(str(folder), selected_adapters=[adapter], save_embedding_layers=False)
+    config = model.peft_config[adapter]
+    given, config.base_model_name_or_path = config.base_model_name_or_path, card.base
+    try:
+        model.save_pretrained(str(folder), selected_adapters=[adapter], save_embedding_layers=False)
+    finally:
+        config.base_model_name_or_path = given
     inner = folder / adapter
     if inner.is_dir():  # peft gives adapters that aren't called "default" a folder of their own
         for path in inner.iterdir():
