@@ -322,8 +322,8 @@ def _check_fit(model: PeftModel, adapter: str, tensors: dict[str, Tensor], card:
     if missing or foreign or shapes:
         raise InputError(
             f"the adapter in {folder}, for '{card.base}', does not fit '{base}' ({len(missing)} tensors missing, "
-            f"{len(foreign)} foreign, {len(shapes)} of another shape, first: {(missing + foreign + shapes)[0]}): use the "
-            "network that it was trained for, or copy the folder again"
+            f"{len(foreign)} foreign, {len(shapes)} of another shape, first: {(missing + foreign + shapes)[0]}): use "
+            "the network that it was trained for, or copy the folder again"
         )
     if card.fingerprint != _UNKNOWN and (found := fingerprint(model)) != card.fingerprint:
         raise InputError(

@@ -286,7 +286,7 @@ def test_an_estimator_takes_an_adapter_for_depth_anything(own_weights: None, che
 
 def test_an_adapter_that_forbids_commercial_use_needs_consent(own_weights: None, tmp_path: Path) -> None:
     _tiny_adapter(tmp_path / "mine", None, "CC-BY-NC-4.0")
-    with pytest.raises(InputError, match="adapter mine are licensed CC-BY-NC-4.0, .* --accept-licence"):
+    with pytest.raises(InputError, match=r"adapter mine are licensed CC-BY-NC-4\.0, .* --accept-licence"):
         load_estimator("tiny", tmp_path / "mine")
     assert load_estimator("tiny", tmp_path / "mine", accept_licence=True).licence.endswith("CC-BY-NC-4.0")
 
