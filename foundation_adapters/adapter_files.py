@@ -55,15 +55,18 @@ class Card:
 def fingerprint(model: nn.Module) -> str:
     """16 hexadecimal digits of the SHA-256 of a base's weights, the same with and without adapters around it.
 
-    Modules that an adapter replaces as a whole (peft's modules_to_save) and counters of batch norms are left out. The
-    adapters must not be merged.
+    Left out are modules that an adapter replaces as a whole (peft's modules_to_save), those without published weights
+    (where the network has `published`, all others), and counters of batch norms. The adapters must not be merged.
     """
     import torch
     from peft.utils.other import ModulesToSaveWrapper
 
     replaced = tuple(f"{name}." for name, m in model.named_modules() if isinstance(m, ModulesToSaveWrapper))
+    published = getattr(model, "published", ("",))
     digest = hashlib.sha256()
     for name, tensor in sorted(_base_tensors(model, replaced or ("\0",))):
+        if not name.startswith(published):
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
@@ -231,6 +234,21 @@ def read_card(folder: Path) -> Card:
     return Card(**asdict(card) | {"tasks": tasks})
 
 
+def saved_modules(folder: Path) -> set[str]:
+    """The modules that an adapter has learnt as a whole.
+
+    Raises:
+        InputError: its configuration can't be read.
+    """
+    path = folder.expanduser() / CONFIG
+    try:
+        return set(json.loads(path.read_text()).get("modules_to_save") or ())
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is no configuration of an adapter ({_line(error)}): copy the adapter's folder again"
+        ) from error
+
+
 def load_adapter(network: nn.Module, folder: Path, base: str, adapter: str = "default") -> PeftModel:
     """Put an adapter around a network, wholly or not at all; where it is refused the network is as it was.
 
@@ -270,15 +288,17 @@ def merged(model: PeftModel, folder: Path) -> nn.Module:
         InputError: the result is not finite.
     """
     try:
-        network = model.merge_and_unload(safe_merge=True).eval().requires_grad_(False)
+        # Not merge_and_unload: peft's fails for learnt modules that are more than one layer.
+        model.merge_adapter(safe_merge=True)
     except ValueError as error:
         raise InputError(f"the adapter in {folder} can't be merged ({error}): train it again") from error
-    _strip(network)
-    return network
+    network = model.get_base_model()
+    _strip(network, learnt=True)
+    return network.eval().requires_grad_(False)
 
 
-def _strip(network: nn.Module) -> None:
-    """Take off all that peft has put into a network, half done or not."""
+def _strip(network: nn.Module, learnt: bool = False) -> None:
+    """Take off all that peft has put into a network, half done or not; `learnt` keeps what modules have learnt."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import ModulesToSaveWrapper
 
@@ -287,7 +307,8 @@ def _strip(network: nn.Module) -> None:
             if isinstance(child, BaseTunerLayer):
                 setattr(module, name, child.get_base_layer())
             elif isinstance(child, ModulesToSaveWrapper):
-                setattr(module, name, child.original_module)
+                kept = child.modules_to_save[child.active_adapters[0]] if learnt else child.original_module
+                setattr(module, name, kept)
     # Left behind, it would make peft think that the next adapter is one more.
     network.__dict__.pop("peft_config", None)
 

@@ -145,7 +145,7 @@ def default_targets(network: nn.Module, task: str | None = None) -> list[str]:
 
     from foundation_adapters.gdv_lora import TARGETS, is_pointwise
 
-    kind = getattr(getattr(network, "config", None), "model_type", None)
+    kind = getattr(getattr(getattr(network, "encoder", network), "config", None), "model_type", None)
     if kind in TARGETS:
         return TARGETS[kind]
     parts = getattr(network, "parts", {}).get(task, ("",))

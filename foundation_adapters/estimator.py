@@ -86,8 +86,6 @@ class Estimator:
         if any(frame.camera is None for frame in frames):
             raise InputError(f"frame {frames[0].index} has no camera: give one, or ask estimate_camera first")
         state = previous.state if previous is not None else None
-        if state is not None and state.shape[-2:] != (frames[0].height // 8, frames[0].width // 8):
-            state = None
         parts = []
         with torch.inference_mode():
             for start in range(0, len(frames), _BATCH):
@@ -151,6 +149,8 @@ class Estimator:
     def _poses(self, now: Tensor, log_distance: Tensor, half: Tensor, state: Tensor | None) -> NDArray[np.float64]:
         import torch
 
+        if state is not None and state.shape[1:] != now.shape[1:]:
+            state = None  # of a window of another size
         before = torch.cat([now[:1] if state is None else state, now[:-1]])
         vectors = self._network.relative_pose(now, before, half, log_distance).double().numpy()
         seen = torch.isfinite(half).all(1)
@@ -181,27 +181,30 @@ def load_estimator(model: str = "tiny", adapter: str | Path | None = None, accep
             says what was tried.
     """
     from foundation_adapters.backbones import check_licence, modules, tiny
+    from foundation_adapters.checkpoints import source_of
 
     module = next((m for m in modules().values() if m.accepts(model)), None)
     if module is None:
         raise InputError(
-            f"no model '{model}': give {', '.join(modules().keys() - {'depth_anything'})}, a Depth Anything hub id "
-            "(owner/name), or a folder with such a checkpoint"
+            f"no model '{model}': give tiny, a hub id (owner/name) of Depth Anything, DINOv2 or DINOv3, or a folder "
+            "with such a checkpoint"
         )
     sets = _Sets.of(adapter)
+    licence = module.LICENCE if module is tiny else module.licence(model)
+    check_licence(model, licence, accept_licence)
     check_licence(f"the adapter {sets.name}", sets.licence, accept_licence)
+    name, licence = sets.with_name(model), sets.with_licence(licence)
+    if getattr(module, "NEEDS_ADAPTER", False):
+        network, for_depth = _encoder_networks(module.build(model), model, sets)
+        return Estimator(network, name, licence, source_of(model), depth_network=for_depth)
     if module is tiny:
-        for_pose = sets.network(sets.pose)
-        for_depth = None if sets.depth == sets.pose else sets.network(sets.depth)
-        name, licence = sets.with_name("tiny"), sets.with_licence(tiny.LICENCE)
-        return Estimator(for_pose, name, licence, tiny.SOURCE, depth_network=for_depth)
+        for_depth = None if sets.depth == sets.pose else _tiny(sets.depth)
+        return Estimator(_tiny(sets.pose), name, licence, tiny.SOURCE, depth_network=for_depth)
     depth_model = module.build(model)
-    check_licence(depth_model.name, depth_model.licence, accept_licence)
     if sets.depth is not None:
         depth_model.model = _adapted(depth_model.model, sets.depth, model)
     # A set for both tasks is for the model that it was trained on; the pose is another network's.
-    network = sets.network(sets.pose if sets.pose != sets.depth else None)
-    name, licence = sets.with_name(depth_model.name), sets.with_licence(depth_model.licence)
+    network = _tiny(sets.pose if sets.pose != sets.depth else None)
     return Estimator(network, name, licence, depth_model.source, depth_model)
 
 
@@ -232,15 +235,50 @@ class _Sets:
     def with_licence(self, licence: str) -> str:
         return f"{licence}; adapter: {self.licence}" if self.name else licence
 
-    def network(self, folder: Path | None) -> Network:
-        """The shipped network, with the set in `folder`."""
-        from foundation_adapters.backbones import tiny
 
-        if folder is None:
-            return tiny.build()
-        from foundation_adapters.network import fused
+def _tiny(folder: Path | None) -> Network:
+    """The shipped network, with the set in `folder`."""
+    from foundation_adapters.backbones import tiny
 
-        return fused(_adapted(tiny.base(), folder, "tiny"))
+    if folder is None:
+        return tiny.build()
+    from foundation_adapters.network import fused
+
+    return fused(_adapted(tiny.base(), folder, "tiny"))
+
+
+def _encoder_networks(network: Any, model: str, sets: _Sets) -> tuple[Any, Any]:
+    """What tells the pose and the camera, and what tells depth where that is another: an encoder with trained heads.
+
+    Without a set for the pose that is the shipped network's.
+    """
+    import copy
+
+    if sets.depth is None:
+        raise InputError(
+            f"'{model}' gives features and no depth: give --adapter, a folder with adapter and heads that were trained "
+            "for it, or take --model tiny"
+        )
+    tasks = ("depth", "pose") if sets.pose == sets.depth else ("depth",)
+    for folder, needs in ((sets.depth, tasks), (sets.pose, ("pose",))):
+        if folder is not None:
+            _check_heads(folder, {head for task in needs for head in network.heads[task]})
+    if sets.pose == sets.depth:
+        return _adapted(network, sets.depth, model), None
+    bare = copy.deepcopy(network) if sets.pose is not None else None
+    for_depth = _adapted(network, sets.depth, model)
+    return (_tiny(None) if bare is None else _adapted(bare, sets.pose, model)), for_depth
+
+
+def _check_heads(folder: Path, heads: set[str]) -> None:
+    from foundation_adapters.adapter_files import saved_modules
+
+    missing = sorted(heads - saved_modules(folder))
+    if missing:
+        raise InputError(
+            f"the adapter in {folder} has no trained {', '.join(missing)}: an encoder needs an adapter whose "
+            f"modules_to_save are {', '.join(sorted(heads))}"
+        )
 
 
 def _adapted(network: Any, folder: Path, base: str) -> Any:

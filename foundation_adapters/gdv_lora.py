@@ -43,6 +43,7 @@ from peft import PeftConfig, PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
 from peft.utils import register_peft_method
+from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -304,8 +305,6 @@ class GDVLoraModel(BaseTuner):
         current_key: str,
         **_: Any,
     ) -> None:
-        from peft.utils.other import get_pattern_key
-
         rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern.keys(), current_key), config.r)
         if isinstance(target, GDVLoraLayer):
             target.update_layer(adapter_name, config, rank)
@@ -314,6 +313,13 @@ class GDVLoraModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             new.requires_grad_(False)
         self._replace_module(parent, target_name, new, target)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        if isinstance(child, AuxiliaryTrainingWrapper):
+            # peft copies the weight of what it unwraps, which a module of several layers does not have.
+            setattr(parent, child_name, new_module)
+            return
+        super()._replace_module(parent, child_name, new_module, child)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:

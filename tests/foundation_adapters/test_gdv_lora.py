@@ -158,6 +158,24 @@ def test_a_merge_that_is_not_finite_leaves_the_base_alone() -> None:
     assert torch.equal(model.base_model.model.out.base_layer.weight, before)
 
 
+def test_heads_of_several_layers_can_be_unloaded() -> None:
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x))
+
+    torch.manual_seed(0)
+    model = _stirred(get_peft_model(Deep(), GDVLoraConfig(target_modules=["body"], modules_to_save=["head"])), 3)
+    x = torch.rand(5, 3)
+    told = model(x)
+    plain = model.merge_and_unload()
+    torch.testing.assert_close(plain(x), told, rtol=1e-5, atol=1e-5)
+    assert type(plain.head) is nn.Sequential and type(plain.body) is nn.Linear
+
+
 @pytest.mark.parametrize(("name", "kind"), [("wide", "Conv2d"), ("grouped", "Conv2d")])
 def test_other_layers_are_refused(name: str, kind: str) -> None:
     with pytest.raises(ValueError, match=rf"'{name}' \({kind}\) can't be adapted"):
