@@ -334,6 +334,9 @@ class GDVLoraModel(BaseTuner):
         layers = [module for module in self.modules() if isinstance(module, GDVLoraLayer)]
         if any(layer.merged for layer in layers):
             raise ValueError("adapter_names needs an unmerged model: call unmerge_adapter first")
+        if self.training and any(getattr(module, "gradient_checkpointing", False) for module in self.modules()):
+            # It computes the layers again in the backward pass, when the names are forgotten.
+            raise ValueError("adapter_names does not go with gradient checkpointing: switch that off")
         try:
             for layer in layers:
                 layer.row_adapters = names
