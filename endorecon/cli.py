@@ -40,6 +40,8 @@ class Reconstruct:
     """Depth model: a name that `endorecon models` lists, a hub id, or a local folder with a checkpoint."""
     adapter: Folder = None
     """Folder of an adapter for the model."""
+    accept_licence: bool = False
+    """Use weights whose licence forbids commercial use."""
     poses: Annotated[str, arg(metavar="auto|fixed|colmap|FILE")] = "auto"
     """Camera poses: tracked (auto), of a still camera before moving tissue (fixed), by COLMAP, or in a file: a TUM
     trajectory, C3VD's pose.txt, COLMAP's images.txt."""
@@ -132,6 +134,9 @@ class Scale:
 class Models:
     """List the depth models, their size, licence and where they come from."""
 
+    adapter: Folder = None
+    """Tell what this adapter is for instead."""
+
 
 Command = Reconstruct | View | Evaluate | Scale | Simulate | Models
 
@@ -172,6 +177,7 @@ def _reconstruct(command: Reconstruct) -> int:
             camera=command.camera,
             model=command.model,
             adapter=command.adapter,
+            accept_licence=command.accept_licence,
             poses=command.poses,
             poses_unit=command.poses_unit,
             every=command.every,
@@ -278,11 +284,24 @@ def _simulate(command: Simulate) -> int:
 
 
 def _models(command: Models) -> int:
+    if command.adapter is not None:
+        return _about_adapter(command.adapter)
     from foundation_adapters.backbones import available
 
     for model in available():
         size = "" if model.size_mb is None else f", {model.size_mb:g} MB"
         print(f"{model.name}{size}\n    {model.about}\n    weights: {model.source}\n    licence: {model.licence}")
+    return OK
+
+
+def _about_adapter(folder: Path) -> int:
+    from foundation_adapters.adapter_files import adapter_sets, read_card
+
+    for path in adapter_sets(folder).values():
+        card = read_card(path)
+        print(f"{path}: {card.method} for {' and '.join(card.tasks)}")
+        print(f"    {card.about or 'no description'}\n    model: {card.base} (weights {card.fingerprint})")
+        print(f"    licence: {card.licence}")
     return OK
 
 

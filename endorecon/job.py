@@ -58,6 +58,7 @@ def reconstruct_video(
     camera: Path | None = None,
     model: str = "tiny",
     adapter: Path | None = None,
+    accept_licence: bool = False,
     poses: str = "auto",
     poses_unit: str | None = None,
     every: int = 1,
@@ -73,7 +74,7 @@ def reconstruct_video(
         input: the video or folder.
         out: the run folder to make.
         camera: calibration of the input's whole image; without it the intrinsics are estimated.
-        model, adapter: depth model and its adapter, as `load_estimator` takes them.
+        model, adapter, accept_licence: depth model and its adapter, as `load_estimator` takes them.
         poses, poses_unit: where the camera's poses come from, as `open_poses` takes them.
         every, max_frames, fps: which frames, and the rate of inputs that have no times.
         live: open a viewer that shows the work.
@@ -98,7 +99,7 @@ def reconstruct_video(
 
         from endorecon.scenes.tsdf import TsdfScene
 
-        estimator = _estimator(model, adapter)
+        estimator = _estimator(model, adapter, accept_licence)
         _import_views()
         # The many small systems that tracking solves are slower on several threads than on one.
         with threadpool_limits(1, "blas"):
@@ -174,14 +175,14 @@ def _depths(estimator: Estimator) -> Estimates:
     return estimates
 
 
-def _estimator(model: str, adapter: Path | None) -> Estimator:
+def _estimator(model: str, adapter: Path | None, accept_licence: bool) -> Estimator:
     import torch
 
     from foundation_adapters.estimator import load_estimator
 
     # Tracking keeps one core busy beside the network.
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-    return load_estimator(model, adapter)
+    return load_estimator(model, adapter, accept_licence)
 
 
 def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:

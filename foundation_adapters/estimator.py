@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from video_io.frame import Frame
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from foundation_adapters.network import Network, Prediction
+    from foundation_adapters.network import Network
 
 # Larger batches fall out of the cache: two frames at 320 x 256 are the fastest.
 _BATCH = 2
@@ -54,7 +54,7 @@ class Estimator:
     """The network, ready to be asked; made by `load_estimator`.
 
     Attributes:
-        name, licence, source: of the model that gives the depth, for the run folder.
+        name, licence, source: of the model that gives the depth and of its adapter, for the run folder.
     """
 
     def __init__(
@@ -64,8 +64,10 @@ class Estimator:
         licence: str,
         source: str,
         depth_model: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        depth_network: Network | None = None,
     ):
-        self._network, self._depth_model = network, depth_model
+        """Depth is from `depth_model`, else from `depth_network` (one adapted to depth alone), else from `network`."""
+        self._network, self._depth_model, self._depth_network = network, depth_model, depth_network
         self.name, self.licence, self.source = name, licence, source
 
     def estimate(self, frames: Sequence[Frame], previous: Geometry | None = None) -> Geometry:
@@ -84,8 +86,6 @@ class Estimator:
         if any(frame.camera is None for frame in frames):
             raise InputError(f"frame {frames[0].index} has no camera: give one, or ask estimate_camera first")
         state = previous.state if previous is not None else None
-        if state is not None and state.shape[-2:] != (frames[0].height // 8, frames[0].width // 8):
-            state = None
         parts = []
         with torch.inference_mode():
             for start in range(0, len(frames), _BATCH):
@@ -123,9 +123,8 @@ class Estimator:
         rays = _rays(frames, 1)
         half = _rays(frames, 2)
         with torch.autocast("cpu", torch.bfloat16, enabled=_has_fast_bfloat16()):
-            found = self._network(image, half)
-        found = replace(found, description=found.description.float())
-        log_distance, log_std = found.log_distance, found.log_std
+            log_distance, log_std, description = self._seen(image, half)
+        description = description.float()
         if self._depth_model is not None:
             log_distance, log_std = self._depth_model(image, rays)
         z = torch.nan_to_num(rays[:, 2])
@@ -135,16 +134,23 @@ class Estimator:
         use = torch.from_numpy(np.stack([frame.use_mask for frame in frames]))
         std = log_std.exp().contiguous()
         confidence = torch.where(use & has_ray, 1 / (1 + (std / _HALF_CONFIDENCE_STD) ** 2), 0.0)
-        poses = self._poses(found, log_distance, half, state)
+        poses = self._poses(description, log_distance, half, state)
         arrays = (depth.numpy(), confidence.numpy(), std.numpy(), poses)
-        return arrays, found.description[-1:].clone()
+        return arrays, description[-1:].clone()
 
-    def _poses(
-        self, found: Prediction, log_distance: Tensor, half: Tensor, state: Tensor | None
-    ) -> NDArray[np.float64]:
+    def _seen(self, image: Tensor, half: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log distance, its log standard deviation, and the description that relative poses are told from."""
+        if self._depth_network is None:
+            found = self._network(image, half)
+            return found.log_distance, found.log_std, found.description
+        log_distance, log_std = self._depth_network.full_distance(self._depth_network.backbone(image), half)
+        return log_distance, log_std, self._network.pose.describe(self._network.backbone(image))
+
+    def _poses(self, now: Tensor, log_distance: Tensor, half: Tensor, state: Tensor | None) -> NDArray[np.float64]:
         import torch
 
-        now = found.description
+        if state is not None and state.shape[1:] != now.shape[1:]:
+            state = None  # of a window of another size
         before = torch.cat([now[:1] if state is None else state, now[:-1]])
         vectors = self._network.relative_pose(now, before, half, log_distance).double().numpy()
         seen = torch.isfinite(half).all(1)
@@ -160,50 +166,125 @@ class Estimator:
         return poses
 
 
-def load_estimator(model: str = "tiny", adapter: str | Path | None = None) -> Estimator:
+def load_estimator(model: str = "tiny", adapter: str | Path | None = None, accept_licence: bool = False) -> Estimator:
     """Build an estimator.
 
     Args:
         model: `tiny`, or a Depth Anything checkpoint: a hub id or a folder.
-        adapter: folder of a peft adapter for that checkpoint (adapter_config.json, adapter_model.safetensors).
+        adapter: folder of an adapter for that model (adapter_config.json, adapter_model.safetensors, card.json), or of
+            one a task, in folders `depth` and `pose` of it. It is merged into the weights. With two sets for `tiny` the
+            image passes its backbone twice.
+        accept_licence: the weights may forbid commercial use.
 
     Raises:
-        InputError: an unknown model, missing weights, an adapter that does not fit; says what was tried.
+        InputError: an unknown model, missing weights, an adapter that does not fit, a licence that was not accepted;
+            says what was tried.
     """
-    from foundation_adapters.backbones import modules, tiny
+    from foundation_adapters.backbones import check_licence, modules, tiny
+    from foundation_adapters.checkpoints import source_of
 
     module = next((m for m in modules().values() if m.accepts(model)), None)
     if module is None:
         raise InputError(
-            f"no model '{model}': give {', '.join(modules().keys() - {'depth_anything'})}, a Depth Anything hub id "
-            "(owner/name), or a folder with such a checkpoint"
+            f"no model '{model}': give tiny, a hub id (owner/name) of Depth Anything, DINOv2 or DINOv3, or a folder "
+            "with such a checkpoint"
         )
+    sets = _Sets.of(adapter)
+    licence = module.licence(model) if hasattr(module, "licence") else module.LICENCE
+    check_licence(model, licence, accept_licence)
+    check_licence(f"the adapter {sets.name}", sets.licence, accept_licence)
+    name, licence = sets.with_name(model), sets.with_licence(licence)
+    if getattr(module, "NEEDS_ADAPTER", False):
+        network, for_depth = _encoder_networks(module.build(model), model, sets)
+        return Estimator(network, name, licence, source_of(model), depth_network=for_depth)
     if module is tiny:
-        if adapter is not None:
-            raise InputError("'tiny' takes no adapter: give a Depth Anything checkpoint with --model, or no --adapter")
-        return Estimator(tiny.build(), "tiny", tiny.LICENCE, tiny.SOURCE)
+        for_depth = None if sets.depth == sets.pose else _tiny(sets.depth)
+        return Estimator(_tiny(sets.pose), name, licence, tiny.SOURCE, depth_network=for_depth)
     depth_model = module.build(model)
-    if adapter is not None:
-        depth_model.model = _adapted(depth_model.model, Path(adapter).expanduser())
-    return Estimator(tiny.build(), depth_model.name, depth_model.licence, depth_model.source, depth_model)
+    if sets.depth is not None:
+        depth_model.model = _adapted(depth_model.model, sets.depth, model)
+    # A set for both tasks is for the model that it was trained on; the pose is another network's.
+    network = _tiny(sets.pose if sets.pose != sets.depth else None)
+    return Estimator(network, name, licence, depth_model.source, depth_model)
 
 
-def _adapted(model: Any, folder: Path) -> Any:
-    if not (folder / "adapter_config.json").is_file():
+@dataclass(frozen=True)
+class _Sets:
+    """The folders of an adapter's tensors by task, None where a task has none, and what is recorded of them."""
+
+    name: str = ""
+    licence: str = ""
+    depth: Path | None = None
+    pose: Path | None = None
+
+    @staticmethod
+    def of(adapter: str | Path | None) -> _Sets:
+        if adapter is None:
+            return _Sets()
+        from foundation_adapters.adapter_files import adapter_sets, read_card
+
+        folder = Path(adapter).expanduser()
+        found = adapter_sets(folder)
+        licences = list(dict.fromkeys(read_card(path).licence for path in found.values()))
+        by_task = {task: path for tasks, path in found.items() for task in tasks}
+        return _Sets(folder.resolve().name, " and ".join(licences), by_task.get("depth"), by_task.get("pose"))
+
+    def with_name(self, model: str) -> str:
+        return f"{model} with adapter {self.name}" if self.name else model
+
+    def with_licence(self, licence: str) -> str:
+        return f"{licence}; adapter: {self.licence}" if self.name else licence
+
+
+def _tiny(folder: Path | None) -> Network:
+    """The shipped network, with the set in `folder`."""
+    from foundation_adapters.backbones import tiny
+
+    if folder is None:
+        return tiny.build()
+    from foundation_adapters.network import fused
+
+    return fused(_adapted(tiny.base(), folder, "tiny"))
+
+
+def _encoder_networks(network: Any, model: str, sets: _Sets) -> tuple[Any, Any]:
+    """What tells the pose and the camera, and what tells depth where that is another: an encoder with trained heads.
+
+    Without a set for the pose that is the shipped network's.
+    """
+    import copy
+
+    if sets.depth is None:
         raise InputError(
-            f"{folder} is no adapter: expected a folder with adapter_config.json and adapter_model.safetensors"
+            f"'{model}' gives features and no depth: give --adapter, a folder with adapter and heads that were trained "
+            "for it, or take --model tiny"
         )
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise InputError("an adapter needs 'peft': pip install peft") from error
-    try:
-        return PeftModel.from_pretrained(model, str(folder)).eval().requires_grad_(False)
-    except (ValueError, RuntimeError, KeyError) as error:
+    tasks = ("depth", "pose") if sets.pose == sets.depth else ("depth",)
+    for folder, needs in ((sets.depth, tasks), (sets.pose, ("pose",))):
+        if folder is not None:
+            _check_heads(folder, {head for task in needs for head in network.heads[task]})
+    if sets.pose == sets.depth:
+        return _adapted(network, sets.depth, model), None
+    bare = copy.deepcopy(network) if sets.pose is not None else None
+    for_depth = _adapted(network, sets.depth, model)
+    return (_tiny(None) if bare is None else _adapted(bare, sets.pose, model)), for_depth
+
+
+def _check_heads(folder: Path, heads: set[str]) -> None:
+    from foundation_adapters.adapter_files import saved_modules
+
+    missing = sorted(heads - saved_modules(folder))
+    if missing:
         raise InputError(
-            f"the adapter in {folder} does not fit the model ({str(error).splitlines()[0]}): use the checkpoint "
-            "that it was trained for"
-        ) from error
+            f"the adapter in {folder} has no trained {', '.join(missing)}: an encoder needs an adapter whose "
+            f"modules_to_save are {', '.join(sorted(heads))}"
+        )
+
+
+def _adapted(network: Any, folder: Path, base: str) -> Any:
+    from foundation_adapters.adapter_files import load_adapter, merged
+
+    return merged(load_adapter(network, folder, base), folder)
 
 
 def _has_fast_bfloat16() -> bool:

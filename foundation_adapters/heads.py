@@ -133,6 +133,22 @@ class IntrinsicsHead(nn.Module):
         return F.softplus(self.out(F.relu(self.hidden(x))).float()) + 0.15
 
 
+def neighbourhood_scores(current: Tensor, previous: Tensor, radius: int) -> Tensor:
+    """Inner products of each place of `current` with its neighbourhood in `previous`, over the root of their length.
+
+    Args:
+        current, previous: (B, C, h, w).
+
+    Returns:
+        (B, (2 radius + 1)^2, h, w), row by row of the neighbourhood; 0 where it leaves the image.
+    """
+    h, w = current.shape[-2:]
+    side = 2 * radius + 1
+    padded = F.pad(previous, (radius, radius, radius, radius))
+    scores = [(current * padded[:, :, y : y + h, x : x + w]).sum(1) for y in range(side) for x in range(side)]
+    return torch.stack(scores, 1) * current.shape[1] ** -0.5
+
+
 class PoseHead(nn.Module):
     """Relative pose of two frames from where the features of one match those of the other.
 
@@ -162,11 +178,7 @@ class PoseHead(nn.Module):
 
     def match(self, current: Tensor, previous: Tensor) -> Tensor:
         """Scores of each place of `current` with its neighbourhood in `previous`: (B, window, h, w)."""
-        h, w = current.shape[-2:]
-        r, side = self.radius, 2 * self.radius + 1
-        padded = F.pad(previous, (r, r, r, r))
-        scores = [(current * padded[:, :, y : y + h, x : x + w]).sum(1) for y in range(side) for x in range(side)]
-        return torch.stack(scores, 1) * current.shape[1] ** -0.5
+        return neighbourhood_scores(current, previous, self.radius)
 
     def forward(self, current: Tensor, previous: Tensor, rays: list[Tensor], log_distance: Tensor) -> Tensor:
         """Returns (B, 6) float32: axis-angle and translation of previous_from_cam.

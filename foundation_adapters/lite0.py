@@ -55,7 +55,10 @@ class SameConv(nn.Conv2d):
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    return [SameConv(inputs, outputs, kernel, stride, groups), nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)]
+    # A pointwise convolution has nothing to pad; adapters know the plain one.
+    plain = kernel == stride == groups == 1
+    conv = nn.Conv2d(inputs, outputs, 1, bias=False) if plain else SameConv(inputs, outputs, kernel, stride, groups)
+    return [conv, nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)]
 
 
 class InvertedResidual(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import safe_open
@@ -36,7 +37,13 @@ class Prediction:
 
 
 class Network(nn.Module):
-    """Backbone and heads. Images are (B, 3, H, W) in [0, 1], H and W multiples of 32."""
+    """Backbone and heads. Images are (B, 3, H, W) in [0, 1], H and W multiples of 32.
+
+    Attributes:
+        parts: the modules that serve a task, for an adapter that is for this task.
+    """
+
+    parts: ClassVar = {"depth": ("backbone", "distance"), "pose": ("backbone", "intrinsics", "pose")}
 
     def __init__(self) -> None:
         super().__init__()

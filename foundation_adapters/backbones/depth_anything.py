@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from video_io.errors import InputError
+from foundation_adapters import checkpoints
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,8 +69,12 @@ class DepthAnything:
 
 
 def accepts(model: str) -> bool:
-    """Hub ids (owner/name) and folders."""
-    return "/" in model or Path(model).expanduser().is_dir()
+    """Hub ids (owner/name) and folders, but for those of another family."""
+    return checkpoints.is_checkpoint(model) and checkpoints.kind(model) not in checkpoints.ENCODERS
+
+
+def licence(model: str) -> str:
+    return checkpoints.licence_of(model, _LICENCES)
 
 
 def build(model: str) -> DepthAnything:
@@ -83,61 +85,10 @@ def build(model: str) -> DepthAnything:
     Raises:
         InputError: not found, no network, another architecture, or an incomplete file.
     """
-    where, folder = model, Path(model).expanduser()
-    if folder.is_dir():
-        _check_folder(folder)
-    elif where.count("/") != 1 or where.startswith((".", "/", "~")):
-        raise InputError(
-            f"no folder {where}: give a folder with config.json and model.safetensors, or a hub id such as "
-            "depth-anything/Depth-Anything-V2-Small-hf"
-        )
-    network, told = _load(str(folder) if folder.is_dir() else where, folder.is_dir())
-    if told["missing_keys"] or told["mismatched_keys"]:
-        first = sorted(str(k) for k in (*told["missing_keys"], *told["mismatched_keys"]))[0]
-        raise InputError(
-            f"the checkpoint {where} lacks parts of the network (first: {first}): download it again in full"
-        )
-    network.eval().requires_grad_(False)
-    licence = _LICENCES.get(where.lower(), "not known to this program: see the checkpoint's model card")
-    return DepthAnything(network, where, licence, "folder" if folder.is_dir() else "Hugging Face hub")
-
-
-def _check_folder(folder: Path) -> None:
-    config = folder / "config.json"
-    if not config.is_file() or not list(folder.glob("*.safetensors")):
-        held = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
-        raise InputError(
-            f"{folder} holds {held}: expected config.json and model.safetensors of a Depth Anything checkpoint"
-        )
-    try:
-        kind = json.loads(config.read_text()).get("model_type")
-    except json.JSONDecodeError as error:
-        raise InputError(f"{config} is not JSON ({error}): download the checkpoint again") from error
-    if kind != "depth_anything":
-        raise InputError(
-            f"{folder} holds a model of type '{kind}': expected 'depth_anything' (V1 or V2, the '-hf' checkpoints)"
-        )
-
-
-def _load(where: str, local: bool) -> tuple[nn.Module, dict]:
-    from safetensors import SafetensorError
-
-    try:
-        from transformers import DepthAnythingForDepthEstimation
-    except ImportError as error:
-        raise InputError("Depth Anything needs 'transformers': pip install transformers") from error
-    try:
-        return DepthAnythingForDepthEstimation.from_pretrained(
-            where, use_safetensors=True, local_files_only=local, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if local:
-            raise InputError(
-                f"the checkpoint in {where} can't be read ({reason}): download it again in full"
-            ) from error
-        raise InputError(
-            f"no folder '{where}', no copy in the Hugging Face cache, and the hub did not give it ({reason}): "
-            f"on a machine with network run 'hf download {where} --local-dir FOLDER', bring FOLDER here and give it as "
-            "--model; or use --model tiny, which is shipped"
-        ) from error
+    network = checkpoints.load(
+        model,
+        {"depth_anything": "DepthAnythingForDepthEstimation"},
+        "Depth Anything V1 or V2, the '-hf' checkpoints",
+        "depth-anything/Depth-Anything-V2-Small-hf",
+    )
+    return DepthAnything(network, model, licence(model), checkpoints.source_of(model))

@@ -19,14 +19,25 @@ def accepts(model: str) -> bool:
     return model == "tiny"
 
 
+def base(path: Path = WEIGHTS) -> Network:
+    """The network with its weights, as it was trained: what an adapter goes around.
+
+    Raises:
+        InputError: the file of weights is missing or another network's.
+    """
+    from foundation_adapters.network import Network, load_weights
+
+    network = Network()
+    load_weights(network, path)
+    return network.eval().requires_grad_(False)
+
+
 def build(model: str = "tiny", path: Path = WEIGHTS) -> Network:
     """The network with its weights, ready for inference.
 
     Raises:
         InputError: the file of weights is missing or another network's.
     """
-    from foundation_adapters.network import Network, fused, load_weights
+    from foundation_adapters.network import fused
 
-    network = Network()
-    load_weights(network, path)
-    return fused(network)
+    return fused(base(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
             cli.main([*command, "--help"])
         assert end.value.code == 0
     printed = capsys.readouterr().out
-    for option in ("--camera", "--model", "--adapter", "--every", "--max-frames", "--live", "--truth", "--json", "-o"):
+    options = "--camera --model --adapter --accept-licence --every --max-frames --live --truth --json -o"
+    for option in options.split():
         assert option in printed
 
 
@@ -42,6 +44,7 @@ def test_a_wrong_call_ends_with_2(arguments: list[str], capsys: pytest.CaptureFi
         (["view", "{run}", "--report"], "has no report (status: finished)"),
         (["evaluate", "{run}", "--truth", "{tmp}/nothing"], "nothing"),
         (["simulate", "--scene", "moon", "--out", "{tmp}/moon"], "scene 'moon' is not known"),
+        (["models", "--adapter", "{tmp}"], "is no adapter (run): expected a folder with adapter_config.json"),
         (["simulate", "--camera", "{tmp}/none.json", "--out", "{tmp}/x"], "none.json' does not exist"),
     ],
 )
@@ -70,6 +73,21 @@ def test_ctrl_c_is_no_stack_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setitem(cli._RUNNERS, cli.Models, interrupted)
     assert cli.main(["models"]) == 130
     assert capsys.readouterr().err == "endorecon: stopped\n"
+
+
+def test_an_adapter_tells_what_it_is_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from foundation_adapters.adapter_files import Card
+
+    card = Card("tiny", "0123456789abcdef", "CC-BY-4.0", ("depth",), "gdvlora", "For the blue scope.")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "card.json").write_text(json.dumps(asdict(card)))
+    assert cli.main(["models", "--adapter", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}: gdvlora for depth",
+        "    For the blue scope.",
+        "    model: tiny (weights 0123456789abcdef)",
+        "    licence: CC-BY-4.0",
+    ]
 
 
 def test_models_are_listed_with_their_licence(capsys: pytest.CaptureFixture[str]) -> None:

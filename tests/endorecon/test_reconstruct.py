@@ -82,6 +82,26 @@ def test_path_and_depth_agree_with_the_truth(run, phantom):
     assert next(d for d in found.depth if d.scaling == "clip").abs_rel < 0.2
 
 
+def test_an_adapter_is_recorded_and_one_that_has_learnt_nothing_changes_nothing(run, phantom, tmp_path):
+    from peft import get_peft_model
+
+    from foundation_adapters.adapter_files import save_adapter
+    from foundation_adapters.adapters import adapter_config, default_targets
+    from foundation_adapters.backbones import tiny
+
+    network = tiny.base()
+    model = get_peft_model(network, adapter_config("gdvlora", default_targets(network)))
+    save_adapter(model, tmp_path / "blue_scope", "tiny", "CC-BY-4.0")
+    folder = reconstruct_video(
+        phantom / "video.mp4", tmp_path / "run", phantom / "intrinsics.json", adapter=tmp_path / "blue_scope"
+    )
+    found = read_run(folder)
+    assert found.info["model"] == {
+        "name": "tiny with adapter blue_scope", "licence": "Apache-2.0; adapter: CC-BY-4.0",
+    }  # fmt: skip
+    np.testing.assert_allclose(found.trajectory.world_from_cam, run.trajectory.world_from_cam, atol=1e-9)
+
+
 def test_no_intermediate_results_are_left(run):
     assert not [p.name for p in run.path.iterdir() if p.name.startswith(".")]
 

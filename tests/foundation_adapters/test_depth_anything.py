@@ -10,47 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from foundation_adapters.backbones import depth_anything, tiny
+from foundation_adapters.backbones import depth_anything
 from foundation_adapters.estimator import load_estimator
-from foundation_adapters.network import Network, save_weights
 from video_io.camera import Camera
 from video_io.errors import InputError
 from video_io.frame import Frame
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
-
-    torch.manual_seed(0)
-    vit = Dinov2Config(
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        patch_size=14,
-        image_size=56,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-        reshape_hidden_states=False,
-    )
-    config = DepthAnythingConfig(
-        backbone_config=vit,
-        patch_size=14,
-        reassemble_hidden_size=32,
-        neck_hidden_sizes=[8, 8, 16, 16],
-        fusion_hidden_size=8,
-        head_hidden_size=8,
-    )
-    folder = tmp_path_factory.mktemp("checkpoint")
-    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random weights for the pose and intrinsics heads, so that this file needs no shipped ones."""
-    save_weights(Network(), tmp_path / "tiny.safetensors", {})
-    real = tiny.build
-    monkeypatch.setattr(tiny, "build", lambda: real(path=tmp_path / "tiny.safetensors"))
 
 
 def _copy(checkpoint: Path, to: Path) -> Path:

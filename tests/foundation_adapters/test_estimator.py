@@ -150,7 +150,7 @@ def test_models_are_listed_without_heavy_imports() -> None:
         "print([m.name for m in available()], [m for m in ('torch', 'transformers', 'peft') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['depth_anything', 'tiny'] []"
+    assert done.stdout.strip() == "['depth_anything', 'dinov2', 'dinov3', 'tiny'] []"
 
 
 def test_every_listing_tells_licence_and_source() -> None:
@@ -162,8 +162,8 @@ def test_every_listing_tells_licence_and_source() -> None:
 @pytest.mark.parametrize(
     ("model", "adapter", "message"),
     [
-        ("nonsense", None, "give tiny, a Depth Anything hub id"),
-        ("tiny", "somewhere", "takes no adapter"),
+        ("nonsense", None, "give tiny, a hub id \\(owner/name\\) of Depth Anything, DINOv2 or DINOv3"),
+        ("tiny", "somewhere", "is no adapter"),
         ("./nowhere/at/all", None, "no folder"),
     ],
 )
