@@ -29,7 +29,8 @@ def build(network: Network) -> Runtime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(kept(f"{name}.onnx", export), options, providers=["CPUExecutionProvider"])
+        model, providers = kept(f"{name}.onnx", export), ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
 
         def run(image: NDArray, rays: NDArray) -> list[NDArray]:
             return session.run(list(OUTPUTS), dict(zip(INPUTS, (image, rays), strict=True)))
