@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation_adapters.runtimes import Runtime
+from foundation_adapters.runtimes import build as build_runtime
 from video_io.camera import Camera
 from video_io.errors import InputError
 from video_io.frame import Frame
@@ -65,9 +67,15 @@ class Estimator:
         source: str,
         depth_model: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         depth_network: Network | None = None,
+        runtime: str | None = None,
+        run: Runtime | None = None,
     ):
-        """Depth is from `depth_model`, else from `depth_network` (one adapted to depth alone), else from `network`."""
-        self._network, self._depth_model, self._depth_network = network, depth_model, depth_network
+        """Depth is from `depth_model`, else from `depth_network` (one adapted to depth alone), else from `network`.
+        `runtime` names what runs the shipped network, by default the fastest that is installed; or it is given as
+        `run`."""
+        self._network, self._depth_model = network, depth_model
+        self._run = run or build_runtime(network, runtime)
+        self._run_depth = build_runtime(depth_network, runtime) if depth_network is not None else None
         self.name, self.licence, self.source = name, licence, source
 
     def estimate(self, frames: Sequence[Frame], previous: Geometry | None = None) -> Geometry:
@@ -122,9 +130,7 @@ class Estimator:
         image = _images(frames)
         rays = _rays(frames, 1)
         half = _rays(frames, 2)
-        with torch.autocast("cpu", torch.bfloat16, enabled=_has_fast_bfloat16()):
-            log_distance, log_std, description = self._seen(image, half)
-        description = description.float()
+        log_distance, log_std, description = self._seen(image, half)
         if self._depth_model is not None:
             log_distance, log_std = self._depth_model(image, rays)
         z = torch.nan_to_num(rays[:, 2])
@@ -140,11 +146,9 @@ class Estimator:
 
     def _seen(self, image: Tensor, half: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log distance, its log standard deviation, and the description that relative poses are told from."""
-        if self._depth_network is None:
-            found = self._network(image, half)
-            return found.log_distance, found.log_std, found.description
-        log_distance, log_std = self._depth_network.full_distance(self._depth_network.backbone(image), half)
-        return log_distance, log_std, self._network.pose.describe(self._network.backbone(image))
+        pose = self._run(image, half)
+        depth = pose if self._run_depth is None else self._run_depth(image, half)
+        return depth.log_distance, depth.log_std, pose.description
 
     def _poses(self, now: Tensor, log_distance: Tensor, half: Tensor, state: Tensor | None) -> NDArray[np.float64]:
         import torch
@@ -166,7 +170,12 @@ class Estimator:
         return poses
 
 
-def load_estimator(model: str = "tiny", adapter: str | Path | None = None, accept_licence: bool = False) -> Estimator:
+def load_estimator(
+    model: str = "tiny",
+    adapter: str | Path | None = None,
+    accept_licence: bool = False,
+    runtime: str | None = None,
+) -> Estimator:
     """Build an estimator.
 
     Args:
@@ -175,6 +184,8 @@ def load_estimator(model: str = "tiny", adapter: str | Path | None = None, accep
             one a task, in folders `depth` and `pose` of it. It is merged into the weights. With two sets for `tiny` the
             image passes its backbone twice.
         accept_licence: the weights may forbid commercial use.
+        runtime: a file of `foundation_adapters.runtimes`, for the shipped network; by default the fastest one that is
+            installed.
 
     Raises:
         InputError: an unknown model, missing weights, an adapter that does not fit, a licence that was not accepted;
@@ -196,16 +207,16 @@ def load_estimator(model: str = "tiny", adapter: str | Path | None = None, accep
     name, licence = sets.with_name(model), sets.with_licence(licence)
     if getattr(module, "NEEDS_ADAPTER", False):
         network, for_depth = _encoder_networks(module.build(model), model, sets)
-        return Estimator(network, name, licence, source_of(model), depth_network=for_depth)
+        return Estimator(network, name, licence, source_of(model), depth_network=for_depth, runtime="pytorch")
     if module is tiny:
         for_depth = None if sets.depth == sets.pose else _tiny(sets.depth)
-        return Estimator(_tiny(sets.pose), name, licence, tiny.SOURCE, depth_network=for_depth)
+        return Estimator(_tiny(sets.pose), name, licence, tiny.SOURCE, depth_network=for_depth, runtime=runtime)
     depth_model = module.build(model)
     if sets.depth is not None:
         depth_model.model = _adapted(depth_model.model, sets.depth, model)
     # A set for both tasks is for the model that it was trained on; the pose is another network's.
     network = _tiny(sets.pose if sets.pose != sets.depth else None)
-    return Estimator(network, name, licence, depth_model.source, depth_model)
+    return Estimator(network, name, licence, depth_model.source, depth_model, runtime=runtime)
 
 
 @dataclass(frozen=True)
@@ -285,15 +296,6 @@ def _adapted(network: Any, folder: Path, base: str) -> Any:
     from foundation_adapters.adapter_files import load_adapter, merged
 
     return merged(load_adapter(network, folder, base), folder)
-
-
-def _has_fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; elsewhere it is slower than float32. It costs no accuracy
-    that can be measured (docs/training.md)."""
-    import torch
-
-    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(asked and asked())
 
 
 def _check(frames: Sequence[Frame]) -> None:

@@ -27,7 +27,11 @@ def ray_pyramid(rays: Tensor, levels: int) -> list[Tensor]:
     Returns:
         (B, 4, ., .) a level: the mean ray (0 where there is none) and the log of the angle that a pixel spans.
     """
-    known = torch.nan_to_num(rays)
+    return known_ray_pyramid(torch.nan_to_num(rays), levels)
+
+
+def known_ray_pyramid(known: Tensor, levels: int) -> list[Tensor]:
+    """The same from rays that are 0 where the camera has none."""
     step = (known[..., 1:] - known[..., :-1]).norm(dim=1, keepdim=True)
     step = F.pad(step, (0, 1, 0, 0), mode="replicate")
     resolution = torch.log(step.clamp(1e-4, 0.1) / _TYPICAL_STEP_RAD)
@@ -107,9 +111,17 @@ class DistanceHead(nn.Module):
 
     def forward(self, levels: list[Tensor], rays: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Returns log distance and log standard deviation, float32, (B, H/2, W/2) each."""
+        return self.read(self.features(levels, rays))
+
+    def features(self, levels: list[Tensor], rays: list[Tensor]) -> Tensor:
+        """All but the last layer: (B, 48, H/2, W/2)."""
         x = self.context(self.reduce(torch.cat([levels[4], rays[4].to(levels[4].dtype)], 1)))
         for index, fusion in zip((3, 2, 1, 0), self.fusions, strict=True):
             x = fusion(x, levels[index], rays[index])
+        return x
+
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The last layer."""
         # In single precision: half precision would put the log distance on steps of one and a half per cent.
         with torch.autocast(x.device.type, enabled=False):
             out = self.out(x.float())

@@ -60,7 +60,11 @@ class Network(nn.Module):
 
     def full_distance(self, levels: list[Tensor], rays: Tensor) -> tuple[Tensor, Tensor]:
         """Log distance and log standard deviation, (B, H, W) each, from the backbone's levels."""
-        half = torch.stack(self.distance(levels, ray_pyramid(rays, 5)), 1)
+        return self.read(self.distance.features(levels, ray_pyramid(rays, 5)))
+
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from `DistanceHead.features`."""
+        half = torch.stack(self.distance.read(features), 1)
         return F.interpolate(half, scale_factor=2, mode="bilinear").unbind(1)
 
     def focal(self, image: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""The table of accuracy and speed: python tools/bench.py [--data FOLDER] [--clips ...] [--memory] [--colmap].
+"""The table of accuracy and speed: python tools/bench.py [--data FOLDER] [--clips ...] [--memory] [--colmap]
+[--runtimes].
 
 FOLDER holds clips with truth (`endorecon simulate` makes such clips); by default ../shared/data beside the repository.
 Every clip is reconstructed by the command line program in a process of its own, with its intrinsics and without, and
@@ -48,6 +49,7 @@ def main() -> int:
     parser.add_argument("--clips", nargs="*", default=CLIPS)
     parser.add_argument("--out", type=Path, help="keep the runs here")
     parser.add_argument("--memory", action="store_true", help="300 against 3000 phantom frames (half an hour)")
+    parser.add_argument("--runtimes", action="store_true", help="the network by PyTorch, ONNX Runtime and OpenVINO")
     parser.add_argument("--colmap", action="store_true", help="pycolmap's incremental mapping of the same clips")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -60,6 +62,8 @@ def main() -> int:
         else:
             print(f"no clips in {args.data}: give --data; accuracy is left out")
         latency_table()
+        if args.runtimes:
+            runtime_table(args.data)
         if args.memory:
             memory_table(out)
     return 0
@@ -227,6 +231,41 @@ def latency_table() -> None:
         f"\nnetwork, torch fp32, 2 threads, one frame: default 256 x 320 {ours * 1e3:.1f} ms, "
         f"ViT-S 224 x 280 {theirs * 1e3:.1f} ms, ratio {ours / theirs:.3f} (at most 0.200 is wanted)"
     )
+
+
+def runtime_table(data: Path) -> None:
+    """Each runtime of the default network: milliseconds a frame of 256 x 320 in windows of two, and AbsRel on CLIPS.
+
+    ViT-S has no weights here: of it only PyTorch's times are told.
+    """
+    import torch
+
+    from foundation_adapters import runtimes
+    from foundation_adapters.backbones import tiny
+    from foundation_adapters.estimator import Estimator
+
+    torch.set_num_threads(2)
+    network = tiny.build()
+    image = torch.rand(2, 3, 256, 320).contiguous(memory_format=torch.channels_last)
+    rays = torch.nn.functional.normalize(torch.rand(2, 3, 128, 160), dim=1)
+    kinds = [(n, h) for n in runtimes.names() for h in ((None,) if n == "onnx" else (False, True))]
+    print(f"\n{'default network, 2 threads':40} {'ms a frame':>10}  " + "  ".join(f"{c:>14}" for c in CLIPS))
+    for name, half in kinds:
+        if not runtimes.installed(name):
+            print(f"{name:40} not installed: pip install 'endorecon[onnx]'")
+            continue
+        module = runtimes.module(name)
+        run = module.build(network) if half is None else module.build(network, half_precision=half)
+        estimator = Estimator(network, "tiny", "", "", run=run)
+        with torch.inference_mode():
+            seconds = _fastest(lambda run=run: run(image, rays)) / 2
+        errors = []
+        for clip in CLIPS:
+            truth = open_truth(data / clip) if (data / clip).is_dir() else None
+            found = depth_errors(NetworkPairs(estimator, data / clip, truth), "frame") if truth else None
+            errors.append(f"{found.abs_rel:14.5f}" if found else f"{'-':>14}")
+        label = f"{name}, {'bfloat16' if half else 'single precision'}"
+        print(f"{label:40} {1e3 * seconds:10.1f}  " + "  ".join(errors), flush=True)
 
 
 def _fastest(call, repeats: int = 15) -> float:  # type: ignore[no-untyped-def]
