@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from endorecon.clock import Clock
 from endorecon.poses import PoseSource, open_poses
 from endorecon.poses.base import SCALE_UNKNOWN
 from endorecon.reconstruct import Progress, Result, reconstruct, windows
-from endorecon.run import RunWriter, holds_run, read_run
-from endorecon.spool import Spool
+from endorecon.run import RunWriter, check_free, read_run
 from endorecon.tracking.calibrate import SURER, Estimates, calibrate
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.given import GivenPoses
@@ -25,6 +24,7 @@ from endorecon.tracking.refine import FocalPrior
 from endorecon.tracking.settle import settle
 from endorecon.tracking.tracker import Tracker
 from endorecon.tracking.verdict import explain
+from endorecon.work import FILE, PROGRAM, Work, check_same, identity, is_unfinished, program
 from video_io.camera import Camera
 from video_io.camera_files import read_camera
 from video_io.clip import Clip
@@ -65,8 +65,11 @@ def reconstruct_video(
     live: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Reconstruct a video file or a folder of images into a run folder (docs/run_folder.md).
+
+    Where that folder holds a run that was killed, the run goes on where it was, to the same result.
 
     Args:
         input: the video or folder.
@@ -78,6 +81,7 @@ def reconstruct_video(
         live: open a viewer that shows the work.
         overwrite: replace the run that `out` holds.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
+        say: takes a sentence for the person at the keyboard.
 
     Returns:
         The run folder.
@@ -85,9 +89,14 @@ def reconstruct_video(
     Raises:
         InputError: input, camera, model, poses or output that can't be used.
     """
-    if holds_run(out) and not overwrite:
-        RunWriter(out, {}, overwrite)  # says what to do, before any work is done
-    clock, begun = Clock(), time.perf_counter()
+    clock, begun, out = Clock(), time.perf_counter(), Path(out).expanduser()
+    options = {
+        "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
+        "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps,
+    }  # fmt: skip
+    go_on = is_unfinished(out) and not overwrite
+    if not go_on:
+        check_free(out, overwrite)
     with clock.stage("open"):
         source = open_source(input, every, max_frames, fps)
         clip = Clip.of(source, read_camera(camera) if camera else None)
@@ -97,22 +106,29 @@ def reconstruct_video(
 
         from endorecon.scenes.tsdf import TsdfScene
 
+        asked = _asked(options)
+        if go_on:
+            check_same(out, asked)
         estimator = _estimator(model, adapter)
-        intrinsics = _intrinsics(clip, estimator, camera)
-    config = {
-        "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
-        "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "source": source.describe,
-    }  # fmt: skip
     # The many small systems that tracking solves are slower on several threads than on one.
-    with RunWriter(out, config, overwrite) as run, Spool(run.path) as spool, threadpool_limits(1, "blas"):
+    with (
+        Work(out, asked, overwrite) as work,
+        RunWriter(out, {**options, "source": source.describe}, overwrite or go_on) as run,
+        threadpool_limits(1, "blas"),
+    ):
+        if work.resumed:
+            say(f"going on with the unfinished run in '{out}', of which {len(work.spool)} frames are there")
+        with clock.stage("open"):
+            intrinsics = work.kept("intrinsics") or _intrinsics(clip, estimator, camera)
+            work.keep("intrinsics", intrinsics)
         with clock.stage("poses"):
-            given, intrinsics = _given_poses(pose_source, clip, estimator, intrinsics, run.path, progress)
+            given, intrinsics = _given_poses(pose_source, clip, estimator, intrinsics, work.folder, progress)
         clip, view = clip.with_camera(intrinsics.camera), _views(run.path, live)
         view.started(source.name, intrinsics.camera)
         tracker = Tracker(intrinsics.camera, given=given)
         result = reconstruct(
             clip, estimator, tracker, TsdfScene.for_depth, lambda o: run.depth(o.frame.index, o.depth, o.confidence),
-            view, spool, clock, progress, intrinsics.prior,
+            view, work, clock, progress, intrinsics.prior,
         )  # fmt: skip
         if not tracker.placed:
             raise _nothing_placed(result)
@@ -131,10 +147,22 @@ def reconstruct_video(
             main_segment=result.main,
             verdict=None if given else result.verdicts[result.main].to_dict(),
             skipped=[[index, reason] for index, reason in result.skipped],
+            resumed=work.resumed,
             timings={**clock.seconds, "total": time.perf_counter() - begun},
         )
         view.finished(read_run(run.path))
     return run.path
+
+
+def _asked(options: dict[str, Any]) -> dict[str, Any]:
+    """What has to be the same for a run to go on: the options, the files that they name, and the program."""
+    files = {
+        name + FILE: identity(Path(str(options[name])).expanduser())
+        for name in ("input", "camera", "model", "adapter", "poses")
+        if options[name] is not None
+    }
+    paths = {name: str(Path(options[name]).expanduser().resolve()) for name in ("input", "camera") if options[name]}
+    return {**options, **paths, **files, PROGRAM: program()}
 
 
 def _nothing_placed(result: Result) -> InputError:

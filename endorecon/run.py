@@ -36,6 +36,7 @@ FORMAT = 1
 STATUSES = ("running", "finished", "interrupted", "failed")
 _FILES = ("run.yaml", "trajectory.tum", "frames.csv", "camera.json", "recording.rrd", "report.html")
 _FOLDERS = ("depth", "scene")
+WORK = ".work"  # what an unfinished run keeps (endorecon/work.py)
 _FIXED = ("index", "time_s", "status", "reason", "segment", "keyframe", "grade")
 _PACKAGES = ("torch", "numpy", "opencv-python", "numba", "transformers", "av", "rerun-sdk")
 
@@ -96,7 +97,7 @@ class RunWriter:
     def __init__(self, out: str | Path, config: Mapping[str, Any], overwrite: bool = False) -> None:
         self.path = Path(out).expanduser()
         self._made = not self.path.exists()
-        _check_free(self.path, overwrite)
+        check_free(self.path, overwrite)
         self._info: dict[str, Any] = {
             "format": FORMAT,
             "status": "running",
@@ -340,7 +341,8 @@ def holds_run(path: str | Path) -> bool:
 # -- parts --------------------------------------------------------------------------------------------------------
 
 
-def _check_free(out: Path, overwrite: bool) -> None:
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raise InputError unless a run may be written to this folder; what an unfinished run keeps is no obstacle."""
     if out.exists() and not out.is_dir():
         raise InputError(f"the output '{out}' is a file; give the name of a folder with --out")
     if holds_run(out):
@@ -349,7 +351,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
                 f"the output folder '{out}' already holds a run; look at it with `endorecon view {out}`, "
                 "give another folder with --out, or replace it with --overwrite"
             )
-    elif out.is_dir() and (other := sorted(p.name for p in out.iterdir())):
+    elif out.is_dir() and (other := sorted(p.name for p in out.iterdir() if p.name != WORK)):
         raise InputError(
             f"the output folder '{out}' holds other files ('{other[0]}' and {len(other) - 1} more) and no run; "
             "give a new or an empty folder with --out"
@@ -360,6 +362,7 @@ def _remove_run(path: Path) -> None:
     """Remove the files of a run, and nothing else."""
     for name in _FILES:
         (path / name).unlink(missing_ok=True)
+        (path / f".{name}.partial").unlink(missing_ok=True)
     for name in _FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -86,6 +87,20 @@ class Tracker:
         self._last: _Last | None = None
         self._previous: Frame | None = None
         self._refusals = 0
+
+    def state(self) -> dict[str, Any]:
+        """All that the frames so far have left; `restore` gives it to a tracker made for the same clip."""
+        return {name: value for name, value in vars(self).items() if name not in ("settings", "given")}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another tracker was."""
+        vars(self).update(state)
+
+    def place_of(self, index: int) -> tuple[Camera, Float, Correction]:
+        """The camera, the pose as it is now, and the depth's scale of the placed frame with this source index."""
+        segment, number = self.placed[index]
+        scene = self.segments[segment]
+        return self.camera, scene.pose(number), Correction.constant(float(scene.alpha[number]))
 
     # -- placing --------------------------------------------------------------------------------------------------
 
