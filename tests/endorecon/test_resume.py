@@ -68,7 +68,8 @@ def whole(phantom, tmp_path_factory):
 def killed(phantom: Path, out: Path, method: str, count: int) -> str:
     """Start or go on with a run that dies at the `count`-th call of a method; what it had said."""
     top = Path(__file__).resolve().parents[2]
-    arguments = ["reconstruct", str(phantom / "video.mp4"), "--camera", str(phantom / "intrinsics.json"), "-o", str(out)]
+    arguments = ["reconstruct", str(phantom / "video.mp4"), "--camera", str(phantom / "intrinsics.json")]
+    arguments += ["-o", str(out)]
     done = subprocess.run(
         [sys.executable, "-c", CHILD, method, str(count), *arguments],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(top)}, check=False,
@@ -111,7 +112,8 @@ def test_killed_at_random_places(phantom, tmp_path, given):
     seconds = time.perf_counter() - begun
     rng, kills = random.Random(3), 0
     for _ in range(3):
-        process = subprocess.Popen([*arguments, "-o", str(tmp_path / "run")], env=environment, stderr=subprocess.DEVNULL)
+        command = [*arguments, "-o", str(tmp_path / "run")]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         try:
             process.wait(rng.uniform(0.5, 0.95) * seconds)
         except subprocess.TimeoutExpired:
