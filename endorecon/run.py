@@ -338,9 +338,6 @@ def holds_run(path: str | Path) -> bool:
     return (Path(path).expanduser() / "run.yaml").is_file()
 
 
-# -- parts --------------------------------------------------------------------------------------------------------
-
-
 def check_free(out: Path, overwrite: bool) -> None:
     """Raise InputError unless a run may be written to this folder; what an unfinished run keeps is no obstacle."""
     if out.exists() and not out.is_dir():
@@ -360,9 +357,8 @@ def check_free(out: Path, overwrite: bool) -> None:
 
 def _remove_run(path: Path) -> None:
     """Remove the files of a run, and nothing else."""
-    for name in _FILES:
+    for name in (*_FILES, *(f".{name}.partial" for name in _FILES)):
         (path / name).unlink(missing_ok=True)
-        (path / f".{name}.partial").unlink(missing_ok=True)
     for name in _FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)
 

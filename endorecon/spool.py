@@ -105,9 +105,7 @@ def _size(height: int, width: int) -> int:
     return 16 * 8 + pixels * (4 + 2 + 3) + -(-2 * pixels // 8)
 
 
-def _unpacked(
-    index: int, time_ns: int, shape: tuple[int, int], body: bytearray
-) -> tuple[Frame, NetworkDepth, Float]:
+def _unpacked(index: int, time_ns: int, shape: tuple[int, int], body: bytearray) -> tuple[Frame, NetworkDepth, Float]:
     at, pixels = 0, shape[0] * shape[1]
 
     def take(kind: type, count: int) -> NDArray[Any]:
