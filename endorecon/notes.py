@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
 import numpy as np
 
 from endorecon.reconstruct import Result
+from endorecon.run import FrameRow
 from endorecon.tracking.calibrate import SURER
 from endorecon.tracking.refine import FocalPrior
 from endorecon.tracking.verdict import explain
 from video_io.clip import Clip
+
+BRIEF = 5  # frames
 
 
 def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
@@ -37,6 +45,7 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
             f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
             "distortion); for measurements give --camera"
         )
+    found += faults(rows)
     found += trust(result)
     if _still(result):
         found.append("the camera hardly moved: depth and shape rest on the depth model alone, not on parallax")
@@ -44,6 +53,59 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
     if result.interrupted:
         found.append(f"the run was stopped after {len(rows)} frames")
     return found
+
+
+def faults(rows: Sequence[FrameRow], most: int = 12) -> list[str]:
+    """What is wrong with which frames, in words: refused ones and those that were placed all the same; at most `most`
+    stretches, the longest."""
+    joined = sorted(sorted(stretches(rows), key=lambda s: s.first - s.last)[:most], key=lambda s: s.first)
+    found = [f"{_span(s.first, s.last)}: {s.reason}" for s in joined]
+    more = len(stretches(rows)) - len(joined)
+    return [*found, f"... and {more} more stretches of doubtful frames (frames.csv)"] if more > 0 else found
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Frames, by index, with one reason."""
+
+    first: int
+    last: int
+    reason: str
+
+
+def stretches(rows: Sequence[FrameRow]) -> list[Stretch]:
+    """Frames that follow each other and have the same reason, whatever numbers are in it.
+
+    Events that come and go take a few frames, which look like something else: what lasts for no more than `BRIEF`
+    frames beside a longer stretch belongs to it.
+    """
+    found: list[tuple[int, int, str]] = []  # first and last row, reason
+    for key, group in groupby(range(len(rows)), key=lambda n: _kind(rows[n].reason)):
+        part = list(group)
+        if not key:
+            continue
+        if found and part[0] - found[-1][1] <= BRIEF and _kind(found[-1][2]) == key:
+            found[-1] = found[-1][0], part[-1], found[-1][2]
+        else:
+            found.append((part[0], part[-1], rows[part[0]].reason))
+    for at in sorted(range(len(found)), key=lambda n: found[n][1] - found[n][0]):
+        first, last, _ = found[at]
+        beside = [n for n in (at - 1, at + 1) if 0 <= n < len(found) and found[n][2]]
+        beside = [n for n in beside if max(found[n][0] - last, first - found[n][1]) <= BRIEF]
+        longest = max(beside, key=lambda n: found[n][1] - found[n][0], default=None)
+        if last - first < BRIEF and longest is not None and found[longest][1] - found[longest][0] > last - first:
+            found[longest] = min(first, found[longest][0]), max(last, found[longest][1]), found[longest][2]
+            found[at] = first, last, ""
+    return [Stretch(rows[a].index, rows[b].index, reason) for a, b, reason in found if reason]
+
+
+def _kind(reason: str) -> str:
+    """A reason without its figures, and without what follows from it."""
+    return re.sub(r"[\d.]+", "#", reason.split("; ")[0])
+
+
+def _span(first: int, last: int) -> str:
+    return f"frame {first}" if first == last else f"frames {first}-{last}"
 
 
 def trust(result: Result, most: int = 6) -> list[str]:

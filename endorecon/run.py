@@ -51,7 +51,7 @@ class FrameRow:
         index: position of the frame in the source.
         time_ns: time in the source.
         status: "tracked" or "refused".
-        reason: why it was refused, else empty.
+        reason: why it was refused, or what is wrong with it though it was tracked.
         segment: number of the segment that its pose belongs to; for a refused frame the one that was open.
         is_keyframe: whether the joint refinement rests on it.
         figures: quality figures by name.
@@ -71,10 +71,10 @@ class FrameRow:
     def of(placed: Observation | Refused) -> FrameRow:
         """The line of a frame that tracking has placed or refused."""
         figures = dict(placed.figures)
-        if reason := getattr(placed, "reason", ""):
-            return FrameRow(placed.index, placed.time_ns, "refused", reason, placed.segment, False, figures)
-        frame = placed.frame
-        return FrameRow(frame.index, frame.time_ns, "tracked", "", placed.segment, placed.is_keyframe, figures)
+        if (frame := getattr(placed, "frame", None)) is None:
+            return FrameRow(placed.index, placed.time_ns, "refused", placed.reason, placed.segment, False, figures)
+        at = frame.index, frame.time_ns
+        return FrameRow(*at, "tracked", placed.reason, placed.segment, placed.is_keyframe, figures)
 
 
 class RunWriter:

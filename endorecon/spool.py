@@ -38,7 +38,7 @@ class Spool:
         self.path = path
         try:
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
-            self._at = _whole(path)
+            self._at, self._number = _whole(path)
             self._file.truncate(self._at[-1])
         except OSError as error:
             raise _full(path, error) from error
@@ -67,7 +67,13 @@ class Spool:
                 raise OSError("the disk is full")
         except OSError as error:
             raise _full(self.path, error) from error
+        self._number[frame.index] = len(self)
         self._at.append(self._at[-1] + len(record))
+
+    def at(self, index: int) -> tuple[Frame, NetworkDepth]:
+        """One frame that was kept, by its source index."""
+        frame, net, _ = next(self.read(self._number[index]))
+        return frame, net
 
     def read(self, first: int = 0) -> Iterator[tuple[Frame, NetworkDepth, Float]]:
         """What was kept, in the order in which it came, from number `first` on."""
@@ -81,9 +87,9 @@ class Spool:
                 yield _unpacked(index, time_ns, (height, width), body)
 
 
-def _whole(path: Path) -> list[int]:
-    """Where each whole record begins, and where the last one ends."""
-    at = [0]
+def _whole(path: Path) -> tuple[list[int], dict[int, int]]:
+    """Where each whole record begins, and where the last one ends; numbers of the records by source index."""
+    at, number = [0], {}
     with open(path, "rb") as file:
         while len(head := file.read(_HEAD.size)) == _HEAD.size:
             *facts, crc = _HEAD.unpack(head)
@@ -92,8 +98,9 @@ def _whole(path: Path) -> list[int]:
             body = file.read(_size(facts[3], facts[4]))
             if len(body) < _size(facts[3], facts[4]) or _checksum(tuple(facts), body) != crc:
                 break
+            number[facts[1]] = len(at) - 1
             at.append(at[-1] + _HEAD.size + len(body))
-    return at
+    return at, number
 
 
 def _checksum(facts: tuple[object, ...], body: bytes) -> int:
