@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -15,8 +15,10 @@ from endorecon.tracking.calibrate import SURER
 from endorecon.tracking.refine import FocalPrior
 from endorecon.tracking.verdict import explain
 from video_io.clip import Clip
+from video_io.faults import FROZEN
 
 BRIEF = 5  # frames
+LEAST_FROZEN = 3  # repetitions in a row that are a frozen picture
 
 
 def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
@@ -58,10 +60,26 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
 def faults(rows: Sequence[FrameRow], most: int = 12) -> list[str]:
     """What is wrong with which frames, in words: refused ones and those that were placed all the same; at most `most`
     stretches, the longest."""
-    joined = sorted(sorted(stretches(rows), key=lambda s: s.first - s.last)[:most], key=lambda s: s.first)
+    rows, repeated = _without_repetitions(rows)
+    everything = stretches(rows)
+    joined = sorted(sorted(everything, key=lambda s: s.first - s.last)[:most], key=lambda s: s.first)
     found = [f"{_span(s.first, s.last)}: {s.reason}" for s in joined]
-    more = len(stretches(rows)) - len(joined)
-    return [*found, f"... and {more} more stretches of doubtful frames (frames.csv)"] if more > 0 else found
+    if more := len(everything) - len(joined):
+        found.append(f"... and {more} more stretches of doubtful frames (frames.csv)")
+    if repeated:
+        found.append(f"{repeated} frames repeat the one before them, as when a rate is converted; they were left out")
+    return found
+
+
+def _without_repetitions(rows: Sequence[FrameRow]) -> tuple[list[FrameRow], int]:
+    """The rows without the reason of frames that repeat the one before once or twice, and how many those are."""
+    found, count = [], 0
+    for frozen, group in groupby(rows, key=lambda row: row.reason.startswith(FROZEN)):
+        part = list(group)
+        if frozen and len(part) < LEAST_FROZEN:
+            part, count = [replace(row, reason="") for row in part], count + len(part)
+        found += part
+    return found, count
 
 
 @dataclass(frozen=True)
@@ -121,7 +139,8 @@ def trust(result: Result, most: int = 6) -> list[str]:
         ]
     else:
         found = ["verdict red: too few frames, or too little motion, to tell how good the poses are"]
-    rows = [row for row in result.rows if row.grade and row.segment == result.main]
+    # What is wrong with the pictures is said already.
+    rows = [row for row in result.rows if row.grade and row.segment == result.main and not row.reason]
     named = found or any(row.grade == "red" for row in rows)
     stretches = explain([(row.index, row.grade, row.figures) for row in rows]) if named else []
     more = [f"... and {len(stretches) - most} more stretches (frames.csv)"] if len(stretches) > most else []

@@ -25,6 +25,7 @@ from endorecon.tracking.verdict import Verdict, frame_grade, judge
 from endorecon.work import Work
 from video_io.camera import Camera
 from video_io.clip import Clip
+from video_io.faults import COVERED
 from video_io.frame import Frame
 from video_io.trajectory import Trajectory
 
@@ -231,6 +232,8 @@ def finals(tracker: Tracker, result: Result, work: Work, clock: Clock) -> Iterat
             "expected_error_percent": (expected := float(result.verdicts[segment].frame_percent[number])),
         }
         grade = frame_grade(expected) if result.verdicts[segment].grade else ""
+        if grade and row.reason.startswith(COVERED):
+            grade = "red"  # fluid bends the light for all landmarks alike, so that their halves agree
         result.rows[rows[frame.index]] = replace(row, figures=figures, grade=grade)
         with clock.stage("correct"):
             final = net.observe(frame, *result.place(segment, number), segment, row.is_keyframe, figures)

@@ -33,6 +33,8 @@ EXPOSURE, EXPOSED_FRAMES = 1.13, 90
 COLOURLESS, TOOL_SHARE, TOOL_MORE = 0.22, 0.5, 0.4  # saturation of steel; share of the picture, and how much more
 _PARTS = (10, 8)
 
+FROZEN, COVERED = "the picture is frozen", "fluid on the lens"
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -100,7 +102,7 @@ class Watch:
         change = motion(self.latest, frame) if self.latest is not None else np.inf
         if self.shown is not None and self._is_same(frame, change):
             self.same, self.latest = self.same + 1, frame
-            return Fault("frozen", f"the picture is frozen (the same as frame {self.shown.index})", hopeless=True)
+            return Fault("frozen", f"{FROZEN} (the same as frame {self.shown.index})", hopeless=True)
         look = look_of(frame)
         fault = self._compare(frame, look)
         repeated, self.same, self.shown, self.latest, self.brightness = self.same, 0, frame, frame, look.brightness
@@ -153,7 +155,7 @@ class Watch:
             return Fault("blur", "the picture is blurred (out of focus, or fast motion)")
         shift = np.hypot(look.red - usual.red, look.blue - usual.blue)
         if shift > COLOUR_SHIFT and (slope < FLUID_SLOPE or look.typical < FLUID_TYPICAL * usual.typical):
-            return Fault("fluid", "fluid on the lens (less detail, and other colours)")
+            return Fault("fluid", f"{COVERED} (less detail, and other colours)")
         return None
 
     def _is_over(self, look: Look, usual: Look) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endorecon.run import FrameRow, Run
-from endorecon.tracking.verdict import frame_grade
+from endorecon.tracking.verdict import FRAME_PERCENT, frame_grade
 from rendering.mesh import Mesh
 
 COLORS = {"green": (102, 187, 106), "amber": (255, 193, 7), "red": (239, 83, 80), "": (130, 130, 130)}
@@ -48,6 +48,8 @@ def vertex_percent(mesh: Mesh, run: Run, rows: list[FrameRow]) -> NDArray[np.flo
         seen = inside & (np.abs(local[:, 2] - depth[y, x]) < NEAR * depth[y, x])
         trust = np.where(seen, confidence[y, x], 0)
         expected = row.figures.get("expected_error_percent", np.inf)
+        if row.grade == "red":  # for another reason, such as fluid on the lens
+            expected = max(expected, 2 * FRAME_PERCENT[1])
         # An error that can't be told is large; it must not drown all others.
         total += trust * min(expected if np.isfinite(expected) else 100.0, 100.0)
         weight += trust

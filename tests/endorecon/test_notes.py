@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from endorecon.notes import faults, stretches
 from endorecon.run import FrameRow
+from video_io.faults import FROZEN
 
 
 def rows(*parts: tuple[int, str, str]) -> list[FrameRow]:
@@ -45,3 +46,10 @@ def test_the_longest_stretches_are_named_in_order():
     found = faults(rows(*parts), most=2)
     assert found[:2] == ["frames 180-188: x", "frames 230-240: y"]
     assert found[2] == "... and 4 more stretches of doubtful frames (frames.csv)"
+
+
+def test_repeated_frames_are_no_frozen_picture():
+    once = (1, "tracked", ""), (1, "refused", f"{FROZEN} (as frame 7)")
+    doubled = rows(*once * 9)
+    assert faults(doubled) == ["9 frames repeat the one before them, as when a rate is converted; they were left out"]
+    assert faults(rows((3, "refused", f"{FROZEN} (as frame 7)"))) == ["frames 0-4: the picture is frozen (as frame 7)"]
