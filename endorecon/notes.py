@@ -142,9 +142,9 @@ def trust(result: Result, most: int = 6) -> list[str]:
     # What is wrong with the pictures is said already.
     rows = [row for row in result.rows if row.grade and row.segment == result.main and not row.reason]
     named = found or any(row.grade == "red" for row in rows)
-    stretches = explain([(row.index, row.grade, row.figures) for row in rows]) if named else []
-    more = [f"... and {len(stretches) - most} more stretches (frames.csv)"] if len(stretches) > most else []
-    return found + stretches[:most] + more
+    parts = explain([(row.index, row.grade, row.figures) for row in rows]) if named else []
+    more = [f"... and {len(parts) - most} more stretches (frames.csv)"] if len(parts) > most else []
+    return found + parts[:most] + more
 
 
 def _still(result: Result) -> bool:

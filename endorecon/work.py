@@ -20,11 +20,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from endorecon.run import WORK
 from endorecon.spool import Spool
 from video_io.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 PROGRAM, FILE = "program", " file"  # what is asked for besides options: the program, and the files that they name
 _ASKED, _LOCK = "asked.json", "lock"
@@ -90,9 +93,15 @@ class Work:
         Raises:
             InputError: the disk is full.
         """
-        data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        path = self.folder / f"{name}.kept"
+        partial = path.with_name(f".{path.name}.partial")
         try:
-            _write(self.folder / f"{name}.kept", zlib.crc32(data).to_bytes(4, "little") + data)
+            with open(partial, "wb") as file:
+                summed = _Summed(file)
+                # Written as it is made: a long clip's state is large.
+                pickle.dump(value, summed, pickle.HIGHEST_PROTOCOL)
+                file.write(summed.crc.to_bytes(4, "little"))
+            os.replace(partial, path)
         except OSError as error:
             raise InputError(
                 f"can't keep intermediate results in '{self.folder}' ({error.strerror or error}); free some space or "
@@ -103,9 +112,9 @@ class Work:
         """The stored value; None where there is none, or where it is damaged."""
         file = self.folder / f"{name}.kept"
         data = file.read_bytes() if file.is_file() else b""
-        if len(data) < 4 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+        if len(data) < 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
             return None
-        return _Unpickler(io.BytesIO(data[4:])).load()
+        return _Unpickler(io.BytesIO(data)).load()
 
     def _clear(self) -> None:
         for entry in self.folder.iterdir():
@@ -188,6 +197,17 @@ def _locked(path: Path, run: Path) -> IO[bytes]:
             f"another process is making the run in '{run}'; wait for it, or choose another folder with --out"
         ) from error
     return file
+
+
+class _Summed:
+    """A file that is written to, and the CRC-32 of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.crc = file, 0
+
+    def write(self, data: Buffer) -> int:
+        self.crc = zlib.crc32(data, self.crc)
+        return self._file.write(data)
 
 
 class _Unpickler(pickle.Unpickler):
