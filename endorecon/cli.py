@@ -186,6 +186,7 @@ def _reconstruct(command: Reconstruct) -> int:
             fps=command.fps,
             overwrite=command.overwrite,
             progress=bars,
+            say=lambda sentence: print(f"endorecon: {sentence}", file=sys.stderr),
         )
     run = read_run(path)
     frames, timings = run.info["frames"], run.info["timings_s"]

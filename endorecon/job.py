@@ -5,27 +5,27 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from endorecon.ahead import ahead
 from endorecon.clock import Clock
+from endorecon.notes import warnings
 from endorecon.poses import PoseSource, open_poses
 from endorecon.poses.base import SCALE_UNKNOWN
 from endorecon.reconstruct import Progress, Result, reconstruct, windows
-from endorecon.run import RunWriter, holds_run, read_run
-from endorecon.spool import Spool
-from endorecon.tracking.calibrate import SURER, Estimates, calibrate
+from endorecon.run import RunWriter, check_free, read_run
+from endorecon.tracking.calibrate import Estimates, calibrate
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.given import GivenPoses
 from endorecon.tracking.refine import FocalPrior
 from endorecon.tracking.settle import settle
 from endorecon.tracking.tracker import Tracker
-from endorecon.tracking.verdict import explain
+from endorecon.work import FILE, PROGRAM, Work, check_same, identity, is_unfinished, program
 from video_io.camera import Camera
 from video_io.camera_files import read_camera
 from video_io.clip import Clip
@@ -67,8 +67,11 @@ def reconstruct_video(
     live: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Reconstruct a video file or a folder of images into a run folder (docs/run_folder.md).
+
+    Where that folder holds a run that was killed, the run goes on where it was, to the same result.
 
     Args:
         input: the video or folder.
@@ -80,6 +83,7 @@ def reconstruct_video(
         live: open a viewer that shows the work.
         overwrite: replace the run that `out` holds.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
+        say: takes a sentence for the person at the keyboard.
 
     Returns:
         The run folder.
@@ -87,9 +91,14 @@ def reconstruct_video(
     Raises:
         InputError: input, camera, model, poses or output that can't be used.
     """
-    if holds_run(out) and not overwrite:
-        RunWriter(out, {}, overwrite)  # says what to do, before any work is done
-    clock, begun = Clock(), time.perf_counter()
+    clock, begun, out = Clock(), time.perf_counter(), Path(out).expanduser()
+    options = {
+        "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
+        "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps,
+    }  # fmt: skip
+    go_on = is_unfinished(out) and not overwrite
+    if not go_on:
+        check_free(out, overwrite)
     with clock.stage("open"):
         source = open_source(input, every, max_frames, fps)
         clip = Clip.of(source, read_camera(camera) if camera else None)
@@ -99,46 +108,71 @@ def reconstruct_video(
 
         from endorecon.scenes.tsdf import TsdfScene
 
+        asked = _asked(options)
+        if go_on:
+            check_same(out, asked)
         estimator = _estimator(model, adapter, accept_licence)
         _import_views()
-        # The many small systems that tracking solves are slower on several threads than on one.
-        with threadpool_limits(1, "blas"):
-            intrinsics = _intrinsics(clip, estimator, camera)
-    config = {
-        "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
-        "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "source": source.describe,
-    }  # fmt: skip
-    with RunWriter(out, config, overwrite) as run, Spool(run.path) as spool, threadpool_limits(1, "blas"):
+    # The many small systems that tracking solves are slower on several threads than on one.
+    with (
+        Work(out, asked, overwrite) as work,
+        RunWriter(out, {**options, "source": source.describe}, overwrite or go_on) as run,
+        threadpool_limits(1, "blas"),
+    ):
+        if work.resumed:
+            say(f"going on with the unfinished run in '{out}', of which {len(work.spool)} frames are there")
+        with clock.stage("open"):
+            intrinsics = work.kept("intrinsics") or _intrinsics(clip, estimator, camera)
+            work.keep("intrinsics", intrinsics)
         with clock.stage("poses"):
-            given, intrinsics = _given_poses(pose_source, clip, estimator, intrinsics, run.path, progress)
+            given, intrinsics = _given_poses(pose_source, clip, estimator, intrinsics, work.folder, progress)
         clip, view = clip.with_camera(intrinsics.camera), _views(run.path, live)
         view.started(source.name, intrinsics.camera)
         tracker = Tracker(intrinsics.camera, given=given)
         result = reconstruct(
             clip, estimator, tracker, TsdfScene.for_depth, lambda o: run.depth(o.frame.index, o.depth, o.confidence),
-            view, spool, clock, progress, intrinsics.prior,
+            view, work, clock, progress, intrinsics.prior,
         )  # fmt: skip
         if not tracker.placed:
             raise _nothing_placed(result)
-        used = result.segments[result.main].camera
-        run.camera(used, clip.view.source_camera(used), clip.view, intrinsics.prior is not None, intrinsics.note)
-        run.finish(
-            result.rows,
-            result.trajectory,
-            result.mesh,
-            status="interrupted" if result.interrupted else "finished",
-            scale=given.scale if given else SCALE_UNKNOWN,
-            poses=given.note if given else "auto: tracked in the images",
-            model=estimator.name,
-            licence=estimator.licence,
-            warnings=[*(given.warnings if given else ()), *warnings(clip, result, intrinsics)],
-            main_segment=result.main,
-            verdict=None if given else result.verdicts[result.main].to_dict(),
-            skipped=[[index, reason] for index, reason in result.skipped],
-            timings={**clock.seconds, "total": time.perf_counter() - begun},
-        )
+        _finish(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun)
         view.finished(read_run(run.path))
     return run.path
+
+
+def _finish(
+    run: RunWriter, clip: Clip, result: Result, given: GivenPoses | None, intrinsics: Intrinsics, estimator: Estimator,
+    resumed: int, clock: Clock, begun: float,
+) -> None:  # fmt: skip
+    used = result.segments[result.main].camera
+    run.camera(used, clip.view.source_camera(used), clip.view, intrinsics.prior is not None, intrinsics.note)
+    run.finish(
+        result.rows,
+        result.trajectory,
+        result.mesh,
+        status="interrupted" if result.interrupted else "finished",
+        scale=given.scale if given else SCALE_UNKNOWN,
+        poses=given.note if given else "auto: tracked in the images",
+        model=estimator.name,
+        licence=estimator.licence,
+        warnings=[*(given.warnings if given else ()), *warnings(clip, result, intrinsics.prior)],
+        main_segment=result.main,
+        verdict=None if given else result.verdicts[result.main].to_dict(),
+        skipped=[[index, reason] for index, reason in result.skipped],
+        resumed=resumed,
+        timings={**clock.seconds, "total": time.perf_counter() - begun},
+    )
+
+
+def _asked(options: dict[str, Any]) -> dict[str, Any]:
+    """What has to be the same for a run to go on: the options, the files that they name, and the program."""
+    files = {
+        name + FILE: identity(Path(str(options[name])).expanduser())
+        for name in ("input", "camera", "model", "adapter", "poses")
+        if options[name] is not None
+    }
+    paths = {name: str(Path(options[name]).expanduser().resolve()) for name in ("input", "camera") if options[name]}
+    return {**options, **paths, **files, PROGRAM: program()}
 
 
 def _nothing_placed(result: Result) -> InputError:
@@ -224,68 +258,3 @@ def _views(path: Path, live: bool):  # type: ignore[no-untyped-def]
     from endorecon.views.rerun import RerunView
 
     return Views([RerunView(path / "recording.rrd", live), ReportView(path / "report.html")])
-
-
-def warnings(clip: Clip, result: Result, intrinsics: Intrinsics) -> list[str]:
-    """Sentences that the person who reads the report should see."""
-    found = list(clip.view.notes)
-    rows, used = result.rows, result.segments[result.main]
-    if result.skipped:
-        some = ", ".join(f"{index} ({reason})" for index, reason in result.skipped[:3])
-        more = ", ... (all of them in run.yaml)" if len(result.skipped) > 3 else ""
-        found.append(f"{len(result.skipped)} frames could not be read and were left out: {some}{more}")
-    refused = [row for row in rows if row.status == "refused"]
-    if refused:
-        common = max({row.reason for row in refused}, key=[row.reason for row in refused].count)
-        found.append(f"{len(refused)} of {len(rows)} frames have no place, most often because {common}")
-    counts = [sum(r.status == "tracked" and r.segment == s for r in rows) for s in range(len(result.segments))]
-    if len(counts) > 1:
-        found.append(
-            f"the clip falls into {len(counts)} segments of {', '.join(map(str, counts))} frames whose poses can't be "
-            f"compared; the trajectory and the mesh show segment {result.main}, the longest"
-        )
-    if intrinsics.prior is not None:
-        focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
-        sure = used.log_focal_std < SURER * intrinsics.prior.log_std
-        how = f"give or take {100 * used.log_focal_std:.1g} %" if sure else "a guess: the motion does not show it"
-        found.append(
-            f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
-            "distortion); for measurements give --camera"
-        )
-    found += trust(result)
-    if _still(result):
-        found.append("the camera hardly moved: depth and shape rest on the depth model alone, not on parallax")
-    found += result.scene_warnings
-    if result.interrupted:
-        found.append(f"the run was stopped after {len(rows)} frames")
-    return found
-
-
-def trust(result: Result, most: int = 6) -> list[str]:
-    """What the verdict on the main segment says, in words; at most `most` stretches of frames are named."""
-    verdict = result.verdicts[result.main]
-    if verdict.grade in ("green", ""):
-        found = []
-    elif np.isfinite(verdict.path_percent):
-        low, high = verdict.interval_percent
-        found = [
-            f"verdict {verdict.grade}: the camera's path is expected to be off by {verdict.path_percent:.2g} % of its "
-            f"length ({low:.2g} to {high:.2g} % with 90 % probability)"
-        ]
-    else:
-        found = ["verdict red: too few frames, or too little motion, to tell how good the poses are"]
-    rows = [row for row in result.rows if row.grade and row.segment == result.main]
-    named = found or any(row.grade == "red" for row in rows)
-    stretches = explain([(row.index, row.grade, row.figures) for row in rows]) if named else []
-    more = [f"... and {len(stretches) - most} more stretches (frames.csv)"] if len(stretches) > most else []
-    return found + stretches[:most] + more
-
-
-def _still(result: Result) -> bool:
-    """Whether the path's extent is less than two per cent of the depth of what was seen."""
-    centres = result.trajectory.centres
-    if result.mesh is None or len(centres) < 2 or not len(result.mesh.vertices):
-        return len(centres) < 2
-    extent = np.linalg.norm(np.ptp(centres, axis=0))
-    far = np.median(np.linalg.norm(result.mesh.vertices - centres.mean(0), axis=1))
-    return bool(extent < 0.02 * far)

@@ -1,32 +1,45 @@
-"""From a video to a scene: read, estimate, track, refine, fuse, save."""
+"""From a video to a scene: read, estimate, track, refine, fuse, save.
+
+What is done is kept in the work folder. A run that was killed finds there what the network had said of each frame, and
+the tracker's state as it was a few frames before; all the rest follows from these again, bit for bit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from endorecon.ahead import ahead
 from endorecon.clock import Clock
 from endorecon.run import FrameRow
-from endorecon.spool import Spool
-from endorecon.tracking.densify import NetworkDepth
+from endorecon.tracking.densify import Correction, NetworkDepth
 from endorecon.tracking.observation import Observation, Refused
 from endorecon.tracking.refine import FocalPrior, Refined, refine
 from endorecon.tracking.tracker import Tracker
 from endorecon.tracking.verdict import Verdict, frame_grade, judge
+from endorecon.work import Work
+from video_io.camera import Camera
 from video_io.clip import Clip
+from video_io.faults import COVERED
 from video_io.frame import Frame
 from video_io.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from endorecon.scenes.tsdf import TsdfScene
-    from foundation_adapters.estimator import Estimator, Geometry
+    from foundation_adapters.estimator import Estimator
     from rendering.mesh import Mesh
 
 WINDOW = 8  # frames that the network sees at once
+# The tracker's state is kept this often: its size grows with the clip, so the interval does too.
+KEEP_FRAMES, KEEP_SHARE = 128, 0.1
+Measured = tuple[Frame, NetworkDepth, NDArray[np.float64]]  # a frame, its depth, and a guess of previous_from_cam
+Place = tuple[Camera, NDArray[np.float64], Correction]  # the camera, its pose, and what corrects the network's depth
+T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -64,6 +77,11 @@ class Result:
     interrupted: bool = False
     skipped: list[tuple[int, str]] = field(default_factory=list)
 
+    def place(self, segment: int, number: int) -> Place:
+        """Where frame `number` of a segment is, by its refined pose."""
+        refined = self.segments[segment]
+        return refined.camera, refined.world_from_cam[number], refined.corrections[number]
+
 
 def reconstruct(
     clip: Clip,
@@ -72,7 +90,7 @@ def reconstruct(
     make_scene: Callable[[float], TsdfScene],
     save: Callable[[Observation], None],
     watcher: Watcher,
-    spool: Spool,
+    work: Work,
     clock: Clock,
     progress: Progress,
     focal: FocalPrior | None = None,
@@ -86,38 +104,26 @@ def reconstruct(
         make_scene: an empty scene for a median depth.
         save: takes each placed frame with its final depth and pose.
         watcher: is told what happens.
-        spool: keeps placed frames and the network's depth between the passes.
+        work: keeps frames and the network's depth between the passes, and what an earlier process has done of this.
         clock: adds up the seconds of each stage.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
         focal: what was known of the focal length before the clip's motion was looked at; None if it was given.
     """
-    result = Result()
-    try:
-        for window, geometry in ahead(estimates(clip, estimator, clock)):
-            for frame, depth, spread, guess in zip(
-                window, geometry.depth, geometry.log_std, geometry.previous_from_cam, strict=True
-            ):
-                net = NetworkDepth.of(depth, spread, tracker.camera)
-                with clock.stage("track"):
-                    placed = tracker.place(frame, net, guess)
-                if isinstance(placed, Observation):
-                    with clock.stage("save"):
-                        spool.keep(frame, net)
-                with clock.stage("view"):
-                    watcher.observed(placed) if isinstance(placed, Observation) else watcher.refused(placed)
-                result.rows.append(FrameRow.of(placed))
-                progress("tracking", len(result.rows), clip.source.frame_count)
-    except KeyboardInterrupt:
-        # What there is gets refined, fused and saved; a second interrupt ends that too.
-        result.interrupted = True
-    result.skipped = list(clip.source.skipped)
-    with clock.stage("refine"):
-        result.segments = [refine(segment, focal) for segment in tracker.segments]
-    with clock.stage("judge"):
-        result.verdicts = [judge(scene, found) for scene, found in zip(tracker.segments, result.segments, strict=True)]
-    result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
+    if (refined := work.kept("refined")) is not None:
+        tracker.placed, result = refined
+        show(result.rows, clip, work, lambda index: result.place(*tracker.placed[index]), watcher)
+    else:
+        result = track(clip, estimator, tracker, watcher, work, clock, progress)
+        with clock.stage("refine"):
+            result.segments = [refine(segment, focal) for segment in tracker.segments]
+        with clock.stage("judge"):
+            judged = zip(tracker.segments, result.segments, strict=True)
+            result.verdicts = [judge(scene, found) for scene, found in judged]
+        result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
+        with clock.stage("keep"):
+            work.keep("refined", (tracker.placed, result))
     scene, poses = None, {}
-    for final in ahead(finals(tracker, result, spool, clock), 4):
+    for final in ahead(finals(tracker, result, work, clock), 4):
         with clock.stage("save"):
             save(final)
         if final.segment == result.main:
@@ -137,19 +143,87 @@ def reconstruct(
     return result
 
 
-def estimates(clip: Clip, estimator: Estimator, clock: Clock) -> Iterator[tuple[list[Frame], Geometry]]:
-    """The clip's frames window by window, each with what the network says of them."""
-    geometry = None
-    for window in clock.each("read", windows(clip.frames())):
+def track(
+    clip: Clip, estimator: Estimator, tracker: Tracker, watcher: Watcher, work: Work, clock: Clock, progress: Progress
+) -> Result:
+    """Place every frame of the clip, from where an earlier process had come to."""
+    result = Result()
+    if (state := work.kept("tracked")) is not None:
+        result.rows = state["rows"]
+        tracker.restore(state["tracker"])
+        show(result.rows, clip, work, tracker.place_of, watcher)
+    kept_at = len(result.rows)
+    try:
+        for window in ahead(measured(clip, estimator, work, kept_at, clock)):
+            for frame, net, guess in window:
+                with clock.stage("track"):
+                    placed = tracker.place(frame, net, guess)
+                with clock.stage("view"):
+                    watcher.observed(placed) if isinstance(placed, Observation) else watcher.refused(placed)
+                result.rows.append(FrameRow.of(placed))
+                progress("tracking", len(result.rows), clip.source.frame_count)
+            if len(result.rows) >= max(kept_at + KEEP_FRAMES, (1 + KEEP_SHARE) * kept_at):
+                kept_at = len(result.rows)
+                with clock.stage("keep"):
+                    work.keep("tracked", {"rows": result.rows, "tracker": tracker.state()})
+    except KeyboardInterrupt:
+        # What there is gets refined, fused and saved; a second interrupt ends that too.
+        result.interrupted = True
+    result.skipped = list(clip.source.skipped)
+    return result
+
+
+def measured(clip: Clip, estimator: Estimator, work: Work, first: int, clock: Clock) -> Iterator[list[Measured]]:
+    """The clip's frames from number `first` on, in groups, each with what the network says of it: as it was kept, or
+    estimated now and kept.
+
+    What the network says of a frame's motion hangs on the window before, and so whole windows count as kept.
+    """
+    spool = work.spool
+    kept, whole = len(spool), len(spool) // WINDOW * WINDOW
+
+    def again(begin: int) -> Iterator[Measured]:
+        for frame, net, guess in islice(spool.read(begin), whole - begin):
+            yield replace(frame, camera=clip.camera), net, guess
+
+    yield from windows(clock.each("read again", again(min(first, whole))))
+    geometry, number = None, whole
+    for window in clock.each("read", windows(clip.frames(whole))):
         with clock.stage("estimate"):
+            if geometry is None and whole:
+                geometry = estimator.estimate([frame for frame, *_ in again(whole - WINDOW)])
             geometry = estimator.estimate(window, geometry)
-        yield window, geometry
+        found = []
+        for frame, depth, spread, guess in zip(
+            window, geometry.depth, geometry.log_std, geometry.previous_from_cam, strict=True
+        ):
+            net = NetworkDepth.of(depth, spread, clip.camera)
+            if number >= kept:
+                with clock.stage("keep"):
+                    spool.keep(frame, net, guess)
+            if number >= first:
+                found.append((frame, net, guess))
+            number += 1
+        yield found
 
 
-def finals(tracker: Tracker, result: Result, spool: Spool, clock: Clock) -> Iterator[Observation]:
+def show(rows: list[FrameRow], clip: Clip, work: Work, place: Callable[[int], Place], watcher: Watcher) -> None:
+    """Tell the watcher of frames that an earlier process has placed or refused."""
+    for row, (frame, net, _) in zip(rows, work.spool.read(), strict=False):
+        figures = dict(row.figures)
+        if row.status == "refused":
+            watcher.refused(Refused(row.index, row.time_ns, row.reason, row.segment, figures))
+        else:
+            frame = replace(frame, camera=clip.camera)
+            watcher.observed(net.observe(frame, *place(row.index), row.segment, row.is_keyframe, figures))
+
+
+def finals(tracker: Tracker, result: Result, work: Work, clock: Clock) -> Iterator[Observation]:
     """Every placed frame again, with its refined pose and its corrected depth; its row is brought up to date."""
     rows = {row.index: k for k, row in enumerate(result.rows)}
-    for frame, net in clock.each("read again", spool):
+    for frame, net, _ in clock.each("read again", work.spool.read()):
+        if frame.index not in tracker.placed:
+            continue
         segment, number = tracker.placed[frame.index]
         refined, row = result.segments[segment], result.rows[rows[frame.index]]
         figures = {
@@ -158,18 +232,17 @@ def finals(tracker: Tracker, result: Result, spool: Spool, clock: Clock) -> Iter
             "expected_error_percent": (expected := float(result.verdicts[segment].frame_percent[number])),
         }
         grade = frame_grade(expected) if result.verdicts[segment].grade else ""
+        if grade and row.reason.startswith(COVERED):
+            grade = "red"  # fluid bends the light for all landmarks alike, so that their halves agree
         result.rows[rows[frame.index]] = replace(row, figures=figures, grade=grade)
         with clock.stage("correct"):
-            final = net.observe(
-                frame, refined.camera, refined.world_from_cam[number], refined.corrections[number],
-                segment, row.is_keyframe, figures,
-            )  # fmt: skip
+            final = net.observe(frame, *result.place(segment, number), segment, row.is_keyframe, figures)
         yield final
 
 
-def windows(frames: Iterable[Frame], size: int = WINDOW) -> Iterator[list[Frame]]:
+def windows(frames: Iterable[T], size: int = WINDOW) -> Iterator[list[T]]:
     """Consecutive frames in groups; the last group may be smaller."""
-    window: list[Frame] = []
+    window: list[T] = []
     for frame in frames:
         window.append(frame)
         if len(window) == size:

@@ -36,6 +36,7 @@ FORMAT = 1
 STATUSES = ("running", "finished", "interrupted", "failed")
 _FILES = ("run.yaml", "trajectory.tum", "frames.csv", "camera.json", "recording.rrd", "report.html")
 _FOLDERS = ("depth", "scene")
+WORK = ".work"  # what an unfinished run keeps (endorecon/work.py)
 _FIXED = ("index", "time_s", "status", "reason", "segment", "keyframe", "grade")
 _PACKAGES = ("torch", "numpy", "opencv-python", "numba", "transformers", "av", "rerun-sdk")
 
@@ -50,7 +51,7 @@ class FrameRow:
         index: position of the frame in the source.
         time_ns: time in the source.
         status: "tracked" or "refused".
-        reason: why it was refused, else empty.
+        reason: why it was refused, or what is wrong with it though it was tracked.
         segment: number of the segment that its pose belongs to; for a refused frame the one that was open.
         is_keyframe: whether the joint refinement rests on it.
         figures: quality figures by name.
@@ -70,10 +71,10 @@ class FrameRow:
     def of(placed: Observation | Refused) -> FrameRow:
         """The line of a frame that tracking has placed or refused."""
         figures = dict(placed.figures)
-        if reason := getattr(placed, "reason", ""):
-            return FrameRow(placed.index, placed.time_ns, "refused", reason, placed.segment, False, figures)
-        frame = placed.frame
-        return FrameRow(frame.index, frame.time_ns, "tracked", "", placed.segment, placed.is_keyframe, figures)
+        if (frame := getattr(placed, "frame", None)) is None:
+            return FrameRow(placed.index, placed.time_ns, "refused", placed.reason, placed.segment, False, figures)
+        at = frame.index, frame.time_ns
+        return FrameRow(*at, "tracked", placed.reason, placed.segment, placed.is_keyframe, figures)
 
 
 class RunWriter:
@@ -96,7 +97,7 @@ class RunWriter:
     def __init__(self, out: str | Path, config: Mapping[str, Any], overwrite: bool = False) -> None:
         self.path = Path(out).expanduser()
         self._made = not self.path.exists()
-        _check_free(self.path, overwrite)
+        check_free(self.path, overwrite)
         self._info: dict[str, Any] = {
             "format": FORMAT,
             "status": "running",
@@ -337,10 +338,8 @@ def holds_run(path: str | Path) -> bool:
     return (Path(path).expanduser() / "run.yaml").is_file()
 
 
-# -- parts --------------------------------------------------------------------------------------------------------
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raise InputError unless a run may be written to this folder; what an unfinished run keeps is no obstacle."""
     if out.exists() and not out.is_dir():
         raise InputError(f"the output '{out}' is a file; give the name of a folder with --out")
     if holds_run(out):
@@ -349,7 +348,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
                 f"the output folder '{out}' already holds a run; look at it with `endorecon view {out}`, "
                 "give another folder with --out, or replace it with --overwrite"
             )
-    elif out.is_dir() and (other := sorted(p.name for p in out.iterdir())):
+    elif out.is_dir() and (other := sorted(p.name for p in out.iterdir() if p.name != WORK)):
         raise InputError(
             f"the output folder '{out}' holds other files ('{other[0]}' and {len(other) - 1} more) and no run; "
             "give a new or an empty folder with --out"
@@ -358,7 +357,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
 
 def _remove_run(path: Path) -> None:
     """Remove the files of a run, and nothing else."""
-    for name in _FILES:
+    for name in (*_FILES, *(f".{name}.partial" for name in _FILES)):
         (path / name).unlink(missing_ok=True)
     for name in _FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)

@@ -1,58 +1,135 @@
-"""Where frames and the network's depth wait between the two passes: on disk, so that memory does not grow with the
-video, and so that a source is read once, whatever it is."""
+"""Where frames and what the network says of them wait between the two passes: on disk, so that memory does not grow
+with the video, a source is read once, and a run that is killed finds again what it had paid for."""
 
 from __future__ import annotations
 
-import tempfile
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from endorecon.tracking.densify import NetworkDepth
 from video_io.errors import InputError
 from video_io.frame import Frame
 
+Float = NDArray[np.float64]
+
+# Mark, index, time_ns, height, width, CRC-32 of what stands before it and of what follows.
+_HEAD = struct.Struct("<4sqqIII")
+_MARK = b"ERF1"
+
 
 class Spool:
-    """A temporary folder with one file a frame; it goes away when the `with` block ends."""
+    """A file to which frames are added, about 0.8 MB each at 320 x 256; what is there when it is opened counts.
 
-    def __init__(self, beside: Path) -> None:
-        """Make the folder inside `beside`, which is on the disk that the run is written to anyway."""
-        self._folder = tempfile.TemporaryDirectory(prefix=".spool-", dir=beside, ignore_cleanup_errors=True)
-        self._kept: list[tuple[int, int]] = []  # index, time_ns
+    Each record is whole or not there: one that was cut short or is damaged is taken off, with all that follows it.
+    """
 
-    def __enter__(self) -> Spool:
-        return self
+    def __init__(self, path: Path) -> None:
+        """Open the file, or make it.
 
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+        Raises:
+            InputError: it can't be made.
+        """
+        self.path = path
+        try:
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
+            self._at, self._number = _whole(path)
+            self._file.truncate(self._at[-1])
+        except OSError as error:
+            raise _full(path, error) from error
 
-    def keep(self, frame: Frame, net: NetworkDepth) -> None:
-        """Store a frame (but for its camera) with what the network says of it, about 0.8 MB at 320 x 256.
+    def __len__(self) -> int:
+        return len(self._at) - 1
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def keep(self, frame: Frame, net: NetworkDepth, guess: Float) -> None:
+        """Add a frame (but for its camera), what the network says of its depth, and of its motion: (4, 4).
 
         Raises:
             InputError: the disk is full.
         """
         masks = np.packbits(np.stack([frame.use_mask, frame.specular_mask]))
+        # The wider numbers first, so that all are aligned.
+        arrays = (guess.astype(np.float64), net.distance, net.log_std.astype(np.float16), frame.rgb, masks)
+        body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+        facts = (_MARK, frame.index, frame.time_ns, frame.height, frame.width)
+        record = _HEAD.pack(*facts, _checksum(facts, body)) + body
         try:
-            with open(self._file(frame.index), "wb") as file:
-                for array in (frame.rgb, masks, net.distance, net.log_std.astype(np.float16)):
-                    np.save(file, array)
+            if self._file.write(record) != len(record):
+                raise OSError("the disk is full")
         except OSError as error:
-            raise InputError(
-                f"can't keep intermediate results in '{self._folder.name}' ({error.strerror or 'the disk is full'}); "
-                "free some space or choose another folder with --out"
-            ) from error
-        self._kept.append((frame.index, frame.time_ns))
+            raise _full(self.path, error) from error
+        self._number[frame.index] = len(self)
+        self._at.append(self._at[-1] + len(record))
 
-    def __iter__(self) -> Iterator[tuple[Frame, NetworkDepth]]:
-        """What was kept, in the order in which it came."""
-        for index, time_ns in self._kept:
-            with open(self._file(index), "rb") as file:
-                rgb, masks, distance, log_std = (np.load(file) for _ in range(4))
-            use, specular = np.unpackbits(masks, count=2 * distance.size).astype(bool).reshape(2, *distance.shape)
-            yield Frame(index, time_ns, rgb, use, specular), NetworkDepth(distance, log_std.astype(np.float32))
+    def at(self, index: int) -> tuple[Frame, NetworkDepth]:
+        """One frame that was kept, by its source index."""
+        frame, net, _ = next(self.read(self._number[index]))
+        return frame, net
 
-    def _file(self, index: int) -> Path:
-        return Path(self._folder.name) / f"{index:06d}.npy"
+    def read(self, first: int = 0) -> Iterator[tuple[Frame, NetworkDepth, Float]]:
+        """What was kept, in the order in which it came, from number `first` on."""
+        end = len(self)
+        with open(self.path, "rb") as file:
+            for number in range(first, end):
+                file.seek(self._at[number])
+                _, index, time_ns, height, width, _ = _HEAD.unpack(file.read(_HEAD.size))
+                body = bytearray(self._at[number + 1] - self._at[number] - _HEAD.size)
+                file.readinto(body)
+                yield _unpacked(index, time_ns, (height, width), body)
+
+
+def _whole(path: Path) -> tuple[list[int], dict[int, int]]:
+    """Where each whole record begins, and where the last one ends; numbers of the records by source index."""
+    at, number = [0], {}
+    with open(path, "rb") as file:
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            *facts, crc = _HEAD.unpack(head)
+            if facts[0] != _MARK:
+                break
+            body = file.read(_size(facts[3], facts[4]))
+            if len(body) < _size(facts[3], facts[4]) or _checksum(tuple(facts), body) != crc:
+                break
+            number[facts[1]] = len(at) - 1
+            at.append(at[-1] + _HEAD.size + len(body))
+    return at, number
+
+
+def _checksum(facts: tuple[object, ...], body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(repr(facts).encode()))
+
+
+def _size(height: int, width: int) -> int:
+    pixels = height * width
+    return 16 * 8 + pixels * (4 + 2 + 3) + -(-2 * pixels // 8)
+
+
+def _unpacked(index: int, time_ns: int, shape: tuple[int, int], body: bytearray) -> tuple[Frame, NetworkDepth, Float]:
+    at, pixels = 0, shape[0] * shape[1]
+
+    def take(kind: type, count: int) -> NDArray[Any]:
+        nonlocal at
+        array = np.frombuffer(body, kind, count, at)
+        at += array.nbytes
+        return array
+
+    guess, distance = take(np.float64, 16).reshape(4, 4), take(np.float32, pixels).reshape(shape)
+    log_std, rgb = take(np.float16, pixels).reshape(shape), take(np.uint8, 3 * pixels).reshape(*shape, 3)
+    masks = np.unpackbits(take(np.uint8, len(body) - at), count=2 * pixels).astype(bool)
+    use, specular = masks.reshape(2, *shape)
+    return Frame(index, time_ns, rgb, use, specular), NetworkDepth(distance, log_std.astype(np.float32)), guess
+
+
+def _full(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"can't keep intermediate results in '{path.parent}' ({error.strerror or 'the disk is full'}); "
+        "free some space or choose another folder with --out"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,9 +52,9 @@ class Clip:
         working = [view.apply(f) for f in probes]
         return Clip(source, view, overlay(working), view.camera(camera) if camera else None)
 
-    def frames(self) -> Iterator[Frame]:
-        """Working frames in order, each time from the start of the source."""
-        return map(self._ready, self.source.frames())
+    def frames(self, first: int = 0) -> Iterator[Frame]:
+        """Working frames in order, each time from the start of the source; the `first` ones are read, but not given."""
+        return map(self._ready, islice(self.source.frames(), first, None))
 
     def probes(self, count: int = PROBES) -> list[Frame]:
         """Working frames spread over the clip."""

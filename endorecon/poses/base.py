@@ -28,7 +28,8 @@ class PoseSource(Protocol):
             clip: with its camera.
             camera: the working camera.
             focal_free: whether its focal length is only estimated.
-            folder: where temporary files may lie; nothing is left there.
+            folder: for temporary files, and for results that a run which is stopped and goes on finds again; goes
+                away when the run is finished.
             progress: called with a stage's name, frames done, and how many there are, where that is known.
 
         Returns:

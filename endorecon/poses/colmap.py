@@ -6,6 +6,7 @@ Global mapping places frames whatever holds them: of a model, the part is taken 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from video_io.sources.base import Source
 Float = NDArray[np.float64]
 
 STAGE = "COLMAP"
+KEPT = "colmap.npz"
 MISSING = "COLMAP did not place it"
 LEAST_SHARED = 20  # points that hold two frames together; with 15 parts of a traced clip could still turn by degrees
 
@@ -53,26 +55,39 @@ class Colmap:
         Raises:
             InputError: COLMAP makes no model of the clip, or does not know the camera's model.
         """
-        focal = _parameters(camera)[1][:2]
-        with tempfile.TemporaryDirectory(prefix=".colmap-", dir=folder, ignore_cleanup_errors=True) as scratch:
-            work = Path(scratch)
-            numbers = _write_images(clip.with_camera(camera), work)
-            how, model, poses = _map(work, camera, focal_free, len(numbers), progress)
-        if not poses:
-            raise InputError(
-                f"COLMAP placed none of the {len(numbers)} frames; it needs texture and parallax; take --poses auto"
-            )
-        first = np.linalg.inv(poses[min(poses)])
-        poses = {index: first @ poses[index] for index in sorted(poses)}
-        note = f"colmap: SIFT and {how} placed {len(poses)} of {len(numbers)} frames"
+        if not (folder / KEPT).is_file():
+            self._map(clip.with_camera(camera), camera, focal_free, folder, progress)
+        with np.load(folder / KEPT) as kept:
+            poses = dict(zip(kept["index"].tolist(), kept["pose"], strict=True))
+            note, focal_scale = str(kept["note"]), float(kept["focal_scale"])
         if focal_free:
-            refined = next(iter(model.cameras.values()))
-            camera = camera.with_focal_scale(float(refined.mean_focal_length() / np.mean(focal)))
+            camera = camera.with_focal_scale(focal_scale)
         found = GivenPoses(
             lambda index, time_ns: poses.get(index), np.stack(list(poses.values())), note, SCALE_UNKNOWN, MISSING,
             free_unit=True,
         )  # fmt: skip
         return found, camera
+
+    def _map(self, clip: Clip, camera: Camera, focal_free: bool, folder: Path, progress: Progress) -> None:
+        """Make the model, and keep what is needed of it: it takes long, and is not the same on every call."""
+        with tempfile.TemporaryDirectory(prefix="colmap-", dir=folder, ignore_cleanup_errors=True) as scratch:
+            work = Path(scratch)
+            numbers = _write_images(clip, work)
+            how, model, poses = _map(work, camera, focal_free, len(numbers), progress)
+            if not poses:
+                raise InputError(
+                    f"COLMAP placed none of the {len(numbers)} frames; it needs texture and parallax; take --poses auto"
+                )
+            first = np.linalg.inv(poses[min(poses)])
+            refined = next(iter(model.cameras.values()))
+            np.savez(
+                work / KEPT,
+                index=np.array(sorted(poses)),
+                pose=np.stack([first @ poses[index] for index in sorted(poses)]),
+                note=f"colmap: SIFT and {how} placed {len(poses)} of {len(numbers)} frames",
+                focal_scale=float(refined.mean_focal_length() / np.mean(_parameters(camera)[1][:2])),
+            )
+            os.replace(work / KEPT, folder / KEPT)
 
 
 def _write_images(clip: Clip, work: Path) -> list[int]:

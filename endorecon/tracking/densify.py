@@ -63,11 +63,15 @@ class NetworkDepth:
 
     @staticmethod
     def of(depth: NDArray[np.float32], log_std: NDArray[np.float32], camera: Camera) -> NetworkDepth:
-        """From z-depth; where the camera has no ray, the distance is 1 and its spread infinite."""
+        """From z-depth; where the camera has no ray, the distance is 1 and its spread infinite.
+
+        The spread is rounded to half precision, in which it is kept, so that it is the same whenever it is used.
+        """
         z = camera.ray_map()[..., 2]
         good = np.isfinite(depth) & (depth > 0) & (z > 1e-3)
         distance = np.where(good, depth / np.where(good, z, 1.0), 1.0)
-        return NetworkDepth(distance.astype(np.float32), np.where(good, log_std, np.inf).astype(np.float32))
+        spread = np.where(good, log_std, np.inf).astype(np.float16).astype(np.float32)
+        return NetworkDepth(distance.astype(np.float32), spread)
 
     def observe(
         self,

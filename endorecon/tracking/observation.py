@@ -23,6 +23,7 @@ class Observation:
         segment: number of the segment that the pose belongs to; poses of different segments can't be compared.
         is_keyframe: whether the joint refinement rests on it.
         figures: per-frame quality, by name (inlier share, residual in pixels, ...).
+        reason: what is wrong with the frame all the same; empty for nothing.
     """
 
     frame: Frame
@@ -33,6 +34,7 @@ class Observation:
     segment: int
     is_keyframe: bool
     figures: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,8 @@ from endorecon.tracking.observation import Observation, Refused
 from endorecon.tracking.patches import Patches, align, cut
 from endorecon.tracking.pose import ROBUST_PX, Pose, solve
 from video_io.camera import Camera
-from video_io.curate import assess, is_cut
+from video_io.curate import assess
+from video_io.faults import Watch
 from video_io.frame import Frame
 
 Float = NDArray[np.float64]
@@ -84,8 +86,22 @@ class Tracker:
         self.segments: list[Map] = []
         self.placed: dict[int, tuple[int, int]] = {}
         self._last: _Last | None = None
-        self._previous: Frame | None = None
+        self._watch = Watch()
         self._refusals = 0
+
+    def state(self) -> dict[str, Any]:
+        """All that the frames so far have left; `restore` gives it to a tracker made for the same clip."""
+        return {name: value for name, value in vars(self).items() if name not in ("settings", "given")}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another tracker was."""
+        vars(self).update(state)
+
+    def place_of(self, index: int) -> tuple[Camera, Float, Correction]:
+        """The camera, the pose as it is now, and the depth's scale of the placed frame with this source index."""
+        segment, number = self.placed[index]
+        scene = self.segments[segment]
+        return self.camera, scene.pose(number), Correction.constant(float(scene.alpha[number]))
 
     # -- placing --------------------------------------------------------------------------------------------------
 
@@ -98,16 +114,20 @@ class Tracker:
             guess: the network's relative pose (4, 4), previous_from_cam in the unit of its depth; NaN or None: none.
         """
         quality = assess(frame)
-        if self._previous is not None and is_cut(self._previous, frame):
-            # What was followed is gone; the next good frame starts a segment.
-            self._last, self._refusals = None, 0
-        self._previous = frame
         if quality.verdict:
             return self._refuse(frame, f"the frame is {quality.verdict}", quality.figures())
+        fault = self._watch.see(frame)
+        if fault is not None and fault.kind == "cut":
+            # What was followed is gone; the next good frame starts a segment.
+            self._last, self._refusals = None, 0
+        if fault is not None and fault.hopeless:
+            return self._refuse(frame, fault.words, quality.figures())
         known = None if self.given is None else self.given.at(frame.index, frame.time_ns)
         if self.given is not None and known is None:
             return self._refuse(frame, self.given.missing, quality.figures())
         placed = self._place(frame, net, np.full((4, 4), np.nan) if guess is None else guess, known)
+        if fault is not None:
+            placed = replace(placed, reason="; ".join(filter(None, (fault.words, placed.reason))))
         return replace(placed, figures={**placed.figures, **quality.figures()})
 
     def _refuse(self, frame: Frame, reason: str, figures: dict[str, float] | None = None) -> Refused:

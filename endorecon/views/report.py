@@ -15,6 +15,7 @@ import numpy as np
 from endorecon.run import FrameRow, Run
 from endorecon.tracking.observation import Observation, Refused
 from endorecon.views import _drawing as draw
+from endorecon.views._grades import graded
 from rendering.mesh import Mesh, read_ply
 from video_io.camera import Camera
 from video_io.errors import InputError
@@ -178,9 +179,14 @@ def _scene(run: Run) -> str:
         return ""
     images = [draw.mesh_picture(mesh, run.trajectory.centres, turn) for turn in (0.5, 2.1)]
     views = [f"<figure>{draw.picture(draw.jpeg(image), 'the surface from outside')}</figure>" for image in images]
+    note = "The camera's path is blue; surface that faces away is not drawn."
+    if (painted := graded(mesh, run)) is not None:
+        images = [draw.mesh_picture(painted, run.trajectory.centres, turn) for turn in (0.5, 2.1)]
+        views += [f"<figure>{draw.picture(draw.jpeg(image), 'the surface by grade')}</figure>" for image in images]
+        note += " Below it is green, amber or red as the poses that saw it can be trusted, grey where none looked."
     return (
         f"<h2>Surface</h2><div class='two'>{''.join(views)}</div><p class='note'>{len(mesh.faces):,} triangles in "
-        "scene/mesh.ply, with the camera's path in blue. Surface that faces away is not drawn.</p>"
+        f"scene/mesh.ply. {note}</p>"
     )
 
 

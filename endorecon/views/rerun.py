@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from endorecon.run import Run
 from endorecon.tracking.observation import Observation, Refused
+from endorecon.views import _grades
 from rendering.mesh import Mesh
 from video_io.camera import Camera
 from video_io.errors import InputError
@@ -35,7 +36,6 @@ from video_io.trajectory import Trajectory
 APPLICATION = "endorecon"
 PLOTS = ("inlier_share", "residual_px", "landmarks", "sharpness")  # shown first, of what tracking measures
 _SEGMENT_COLORS = ((79, 195, 247), (255, 183, 77), (174, 213, 129), (240, 98, 146), (186, 104, 200), (255, 241, 118))
-_GRADE_COLORS = {"green": (102, 187, 106), "amber": (255, 193, 7), "red": (239, 83, 80)}
 _KEYFRAME_COLOR = (224, 224, 224, 110)
 _FIGURES_AT_ONCE = 10
 _POINT_STRIDE = 6
@@ -142,6 +142,8 @@ class RerunView:
             return
         if self._mesh is not None and len(self._mesh.faces):
             self._rec.log("world/mesh", _mesh(self._mesh), static=True)
+            if (painted := _grades.graded(self._mesh, run)) is not None:
+                self._rec.log("world/mesh_grades", _mesh(painted), static=True)
         self._send_figures()
         self._grade_path(run)
         if self._names and not self._names.issuperset(PLOTS):
@@ -220,7 +222,7 @@ class RerunView:
         for name, stretch in groupby(range(1, len(grades)), key=lambda n: grades[n]):
             steps = list(stretch)
             strips.append(run.trajectory.centres[steps[0] - 1 : steps[-1] + 1])
-            colors.append(_GRADE_COLORS.get(name, _SEGMENT_COLORS[0]))
+            colors.append(_grades.COLORS[name] if name else _SEGMENT_COLORS[0])
         self._rec.log("world/path", rr.LineStrips3D(strips, colors=colors, radii=_PATH_WIDTH), static=True)
 
     def _frustum(self, world_from_cam: NDArray[np.float64]) -> list[NDArray[np.float64]]:
@@ -245,7 +247,12 @@ def _layout(figures: Sequence[str]) -> rrb.Blueprint:
         name="Scene",
         background=[24, 26, 31],
         line_grid=False,
-        overrides={"world/path": so_far, "world/keyframes": so_far},
+        # The surface in the colours of its grades lies where the surface does: one of the two is shown.
+        overrides={
+            "world/path": so_far,
+            "world/keyframes": so_far,
+            "world/mesh_grades": rrb.EntityBehavior(visible=False),
+        },
     )
     pictures = rrb.Vertical(
         rrb.Spatial2DView(origin="world/camera/image", contents="world/camera/image", name="Image"),

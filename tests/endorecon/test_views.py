@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from rerun.chunk import RrdReader
 from endorecon.run import FrameRow, Run, RunWriter, read_run
 from endorecon.tracking.observation import Observation
 from endorecon.views import _drawing as draw
+from endorecon.views import _grades
 from endorecon.views.base import Views
 from endorecon.views.report import ReportView, write_report
 from endorecon.views.rerun import LiveViewer, RerunView
+from rendering.mesh import Mesh
 
 
 def watched(out: Path, live: bool = False) -> Run:
@@ -95,6 +98,22 @@ def test_the_viewer_listens_on_this_machine_only(monkeypatch: pytest.MonkeyPatch
         viewer.close()
     assert heard == {"127.0.0.1"}
     assert '"analytics_enabled":false' in (tmp_path / "endorecon/viewer/rerun/analytics.json").read_text()
+
+
+def test_the_surface_has_the_grade_of_the_frames_that_saw_it(tmp_path: Path) -> None:
+    """Frame i is at z = i and sees a plane 10 + i ahead: so frame 0 alone sees a point at z = 10, frame 3 one at 16."""
+    made = write_run(tmp_path / "a")
+    percent = {0: 1.0, 1: 1.0, 3: 10.0, 4: 1.0}
+    placed = [row for row in made.rows if row.status == "tracked"]
+    rows = [replace(row, grade="green", figures={"expected_error_percent": percent[row.index]}) for row in placed]
+    judged = replace(made, rows=tuple(rows))
+    points = np.array([[0, 0, 10], [0, 0, 16], [0, 0, -5]], np.float32)
+    spots = Mesh(points, np.zeros((0, 3), np.int32))
+    assert _grades.vertex_percent(spots, judged, rows) == pytest.approx([1.0, 10.0, np.nan], nan_ok=True)
+    painted = _grades.graded(spots, judged)
+    assert painted is not None and painted.colors is not None
+    assert painted.colors.tolist() == [list(_grades.COLORS[grade]) for grade in ("green", "red", "")]
+    assert _grades.graded(spots, made) is None  # nothing was judged
 
 
 # -- the report ---------------------------------------------------------------------------------------------------

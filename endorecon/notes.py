@@ -1,0 +1,157 @@
+"""What a run has to say to the person who reads its report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+
+from endorecon.reconstruct import Result
+from endorecon.run import FrameRow
+from endorecon.tracking.calibrate import SURER
+from endorecon.tracking.refine import FocalPrior
+from endorecon.tracking.verdict import explain
+from video_io.clip import Clip
+from video_io.faults import FROZEN
+
+BRIEF = 5  # frames
+LEAST_FROZEN = 3  # repetitions in a row that are a frozen picture
+
+
+def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
+    """Sentences that the person who reads the report should see."""
+    found = list(clip.view.notes)
+    rows, used = result.rows, result.segments[result.main]
+    if result.skipped:
+        some = ", ".join(f"{index} ({reason})" for index, reason in result.skipped[:3])
+        more = ", ... (all of them in run.yaml)" if len(result.skipped) > 3 else ""
+        found.append(f"{len(result.skipped)} frames could not be read and were left out: {some}{more}")
+    refused = [row for row in rows if row.status == "refused"]
+    if refused:
+        common = max({row.reason for row in refused}, key=[row.reason for row in refused].count)
+        found.append(f"{len(refused)} of {len(rows)} frames have no place, most often because {common}")
+    counts = [sum(r.status == "tracked" and r.segment == s for r in rows) for s in range(len(result.segments))]
+    if len(counts) > 1:
+        found.append(
+            f"the clip falls into {len(counts)} segments of {', '.join(map(str, counts))} frames whose poses can't be "
+            f"compared; the trajectory and the mesh show segment {result.main}, the longest"
+        )
+    if prior is not None:
+        focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
+        sure = used.log_focal_std < SURER * prior.log_std
+        how = f"give or take {100 * used.log_focal_std:.1g} %" if sure else "a guess: the motion does not show it"
+        found.append(
+            f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
+            "distortion); for measurements give --camera"
+        )
+    found += faults(rows)
+    found += trust(result)
+    if _still(result):
+        found.append("the camera hardly moved: depth and shape rest on the depth model alone, not on parallax")
+    found += result.scene_warnings
+    if result.interrupted:
+        found.append(f"the run was stopped after {len(rows)} frames")
+    return found
+
+
+def faults(rows: Sequence[FrameRow], most: int = 12) -> list[str]:
+    """What is wrong with which frames, in words: refused ones and those that were placed all the same; at most `most`
+    stretches, the longest."""
+    rows, repeated = _without_repetitions(rows)
+    everything = stretches(rows)
+    joined = sorted(sorted(everything, key=lambda s: s.first - s.last)[:most], key=lambda s: s.first)
+    found = [f"{_span(s.first, s.last)}: {s.reason}" for s in joined]
+    if more := len(everything) - len(joined):
+        found.append(f"... and {more} more stretches of doubtful frames (frames.csv)")
+    if repeated:
+        found.append(f"{repeated} frames repeat the one before them, as when a rate is converted; they were left out")
+    return found
+
+
+def _without_repetitions(rows: Sequence[FrameRow]) -> tuple[list[FrameRow], int]:
+    """The rows without the reason of frames that repeat the one before once or twice, and how many those are."""
+    found, count = [], 0
+    for frozen, group in groupby(rows, key=lambda row: row.reason.startswith(FROZEN)):
+        part = list(group)
+        if frozen and len(part) < LEAST_FROZEN:
+            part, count = [replace(row, reason="") for row in part], count + len(part)
+        found += part
+    return found, count
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Frames, by index, with one reason."""
+
+    first: int
+    last: int
+    reason: str
+
+
+def stretches(rows: Sequence[FrameRow]) -> list[Stretch]:
+    """Frames that follow each other and have the same reason, whatever numbers are in it.
+
+    Events that come and go take a few frames, which look like something else: what lasts for no more than `BRIEF`
+    frames beside a longer stretch belongs to it.
+    """
+    found: list[tuple[int, int, str]] = []  # first and last row, reason
+    for key, group in groupby(range(len(rows)), key=lambda n: _kind(rows[n].reason)):
+        part = list(group)
+        if not key:
+            continue
+        if found and part[0] - found[-1][1] <= BRIEF and _kind(found[-1][2]) == key:
+            found[-1] = found[-1][0], part[-1], found[-1][2]
+        else:
+            found.append((part[0], part[-1], rows[part[0]].reason))
+    for at in sorted(range(len(found)), key=lambda n: found[n][1] - found[n][0]):
+        first, last, _ = found[at]
+        beside = [n for n in (at - 1, at + 1) if 0 <= n < len(found) and found[n][2]]
+        beside = [n for n in beside if max(found[n][0] - last, first - found[n][1]) <= BRIEF]
+        longest = max(beside, key=lambda n: found[n][1] - found[n][0], default=None)
+        if last - first < BRIEF and longest is not None and found[longest][1] - found[longest][0] > last - first:
+            found[longest] = min(first, found[longest][0]), max(last, found[longest][1]), found[longest][2]
+            found[at] = first, last, ""
+    return [Stretch(rows[a].index, rows[b].index, reason) for a, b, reason in found if reason]
+
+
+def _kind(reason: str) -> str:
+    """A reason without its figures, and without what follows from it."""
+    return re.sub(r"[\d.]+", "#", reason.split("; ")[0])
+
+
+def _span(first: int, last: int) -> str:
+    return f"frame {first}" if first == last else f"frames {first}-{last}"
+
+
+def trust(result: Result, most: int = 6) -> list[str]:
+    """What the verdict on the main segment says, in words; at most `most` stretches of frames are named."""
+    verdict = result.verdicts[result.main]
+    if verdict.grade in ("green", ""):
+        found = []
+    elif np.isfinite(verdict.path_percent):
+        low, high = verdict.interval_percent
+        found = [
+            f"verdict {verdict.grade}: the camera's path is expected to be off by {verdict.path_percent:.2g} % of its "
+            f"length ({low:.2g} to {high:.2g} % with 90 % probability)"
+        ]
+    else:
+        found = ["verdict red: too few frames, or too little motion, to tell how good the poses are"]
+    # What is wrong with the pictures is said already.
+    rows = [row for row in result.rows if row.grade and row.segment == result.main and not row.reason]
+    named = found or any(row.grade == "red" for row in rows)
+    parts = explain([(row.index, row.grade, row.figures) for row in rows]) if named else []
+    more = [f"... and {len(parts) - most} more stretches (frames.csv)"] if len(parts) > most else []
+    return found + parts[:most] + more
+
+
+def _still(result: Result) -> bool:
+    """Whether the path's extent is less than two per cent of the depth of what was seen."""
+    centres = result.trajectory.centres
+    if result.mesh is None or len(centres) < 2 or not len(result.mesh.vertices):
+        return len(centres) < 2
+    extent = np.linalg.norm(np.ptp(centres, axis=0))
+    far = np.median(np.linalg.norm(result.mesh.vertices - centres.mean(0), axis=1))
+    return bool(extent < 0.02 * far)

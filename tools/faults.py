@@ -1,0 +1,173 @@
+"""Are faults named, and is no frame accepted wrongly? python tools/faults.py CLIPS [--clips colon_41 passage_41 ...].
+
+Renders phantom clips into the folder CLIPS (those that are there are kept), puts one fault at a time into each, with
+the frames that it strikes known, reconstructs with the clip's intrinsics, and holds the result against the truth:
+
+- wrong: accepted frames (tracked, not graded red) whose position is off by more than 5 times the median of the accepted
+  frames of the same clip without a fault, or 5 times that of the faulty clip, whichever is more;
+- accepted: how many of the struck frames have a place that is not graded red;
+- named: the sentence of the run's warnings that tells of the fault, and the frames that it names.
+
+With --detect the faults are only sought in the pictures, which is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from endorecon.evaluate.trajectory import match
+from endorecon.job import reconstruct_video
+from endorecon.run import Run, read_run
+from rendering.phantom.clip import Video, prepare, simulate
+from rendering.phantom.faults import FAULTS, cut
+from video_io.camera_files import read_camera, write_camera
+from video_io.datasets import open_truth
+from video_io.faults import Watch
+from video_io.frame import Frame
+from video_io.masks import with_masks
+from video_io.trajectory import align
+
+FRAMES, FIRST, END = 110, 30, 90  # two seconds of fault
+CLIPS = ("colon_41", "passage_41", "abdomen_41", "tissue_41", "colon_42", "passage_42", "abdomen_42")
+# Words of which a fault's sentence has one.
+WORDS = {
+    "blur": ("blurred",), "fluid": ("fluid",), "wall": ("against the wall",), "frozen": ("frozen",),
+    "tool": ("tool",), "exposure": ("exposure",), "cut": ("cut",),
+}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--clips", nargs="*", default=CLIPS)
+    parser.add_argument("--faults", nargs="*", default=list(WORDS))
+    parser.add_argument("--detect", action="store_true", help="only find the faults in the pictures, without poses")
+    parser.add_argument("--width", type=int, default=320, help="of the images; 192 takes a third of the time")
+    args = parser.parse_args()
+    if args.detect:
+        return detect(args.folder, args.clips, args.faults)
+    wrong = named = runs = 0
+    for number, name in enumerate(args.clips):
+        clip = rendered(args.folder, name)
+        usual = errors(reconstructed(clip, "clean", pictures(clip), args.width), clip)
+        print(f"{name}: median {np.median(list(usual.values())):.3f} mm, most {max(usual.values()):.3f} mm", flush=True)
+        for fault in args.faults:
+            rng = np.random.default_rng(number)
+            if fault == "cut":
+                other = pictures(rendered(args.folder, args.clips[(number + 1) % len(args.clips)]))
+                struck, end = cut(pictures(clip), FIRST, other), FIRST + 1
+            else:
+                struck, end = FAULTS[fault](pictures(clip), FIRST, END, rng), END
+            run = reconstructed(clip, fault, struck, args.width)
+            after = FRAMES if fault != "cut" else FIRST
+            off = errors(run, clip, after)
+            limit = 5 * max(float(np.median(list(v.values()))) for v in (usual, off))
+            bad = [index for index, error in off.items() if error > limit]
+            placed = [r.index for r in run.rows if r.status == "tracked" and r.grade != "red"]
+            accepted = [index for index in placed if FIRST <= index < end]
+            sentence = naming(run, fault)
+            wrong, named, runs = wrong + len(bad), named + bool(sentence), runs + 1
+            print(
+                f"  {fault:9} wrong {len(bad):2d} {bad[:6] or ''} (worst {max(off.values()) / limit * 5:.1f} x), "
+                f"accepted {len(accepted):2d} of {end - FIRST}, "
+                f"tracked {len(off):3d} of {after}: {sentence or 'NOT NAMED'}",
+                flush=True,
+            )
+    print(f"{runs} clips with a fault: {wrong} frames accepted wrongly, {named} faults named")
+    return 0
+
+
+def detect(folder: Path, clips: list[str], kinds: list[str]) -> int:
+    """How many of the struck frames (but for four at either end, where faults come and go) are told, and how many of
+    the others wrongly. Clips that are not in the folder are rendered without light between surfaces, and not kept."""
+    told, struck, false, clean = (dict.fromkeys([*kinds, "none"], 0) for _ in range(4))
+    all_pictures = [pictures(folder / name) if (folder / name).is_dir() else quickly(name) for name in clips]
+    for number, name in enumerate(clips):
+        for kind in ["none", *kinds]:
+            rng, shown = np.random.default_rng(100 + number), all_pictures[number]
+            middle = range(FIRST + 4, END - 4) if kind != "none" else range(0)
+            outside = [*range(FIRST), *range(END + 4, FRAMES)] if kind != "none" else range(FRAMES)
+            if kind == "cut":
+                shown, middle = cut(shown, FIRST, all_pictures[(number + 1) % len(clips)]), range(FIRST, FIRST + 1)
+            elif kind != "none":
+                shown = FAULTS[kind](shown, FIRST, END, rng)
+            watch = Watch()
+            found = [watch.see(with_masks(Frame.of(np.ascontiguousarray(p), n, n))) for n, p in enumerate(shown)]
+            hits = [n for n in middle if (fault := found[n]) and fault.kind == kind]
+            alarms = [n for n in outside if found[n]]
+            told[kind], struck[kind] = told[kind] + len(hits), struck[kind] + len(middle)
+            false[kind], clean[kind] = false[kind] + len(alarms), clean[kind] + len(outside)
+            if len(hits) < len(middle) or alarms:
+                missed = sorted({*middle} - {*hits})
+                print(f"{name} {kind}: missed {len(missed)} {missed[:5]}, false {len(alarms)} {alarms[:5]}", flush=True)
+    for kind in ["none", *kinds]:
+        print(f"{kind:9} told {told[kind]:4d} of {struck[kind]:4d}, false alarms {false[kind]:3d} of {clean[kind]:4d}")
+    return 0
+
+
+def quickly(name: str) -> list[np.ndarray]:
+    """The pictures of a clip without light between surfaces, which takes most of the time."""
+    scene, seed = name.rsplit("_", 1)
+    clip = prepare(scene, int(seed), FRAMES)
+    return [frame.rgb for frame in replace(clip, look=replace(clip.look, interreflection=0.0)).frames()]
+
+
+def rendered(folder: Path, name: str) -> Path:
+    clip = folder / name
+    if not (clip / "mesh.ply").is_file():
+        scene, seed = name.rsplit("_", 1)
+        simulate(scene, int(seed), FRAMES, None, 30.0, clip, extras=False)
+    return clip
+
+
+def pictures(clip: Path) -> list[np.ndarray]:
+    return [cv2.imread(str(path))[..., ::-1] for path in sorted((clip / "rgb").glob("*.jpg"))[:FRAMES]]
+
+
+def reconstructed(clip: Path, name: str, frames: list[np.ndarray], width: int) -> Run:
+    """The run of the clip's pictures as they are given."""
+    video, size = clip / f"{name}.mp4", (width, round(frames[0].shape[0] * width / frames[0].shape[1] / 2) * 2)
+    with Video(video, *size, 30.0) as out:
+        for frame in frames:
+            out.write(np.ascontiguousarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA)))
+    write_camera(clip / "camera.json", read_camera(clip / "intrinsics.json").scaled(*size))
+    return read_run(reconstruct_video(video, clip / f"run_{name}", clip / "camera.json", overwrite=True))
+
+
+def errors(run: Run, clip: Path, before: int = FRAMES) -> dict[int, float]:
+    """Distance to the true position, mm, of each accepted frame of the main segment, by index, after the best
+    similarity of those that no fault has struck; frames from `before` on show something else."""
+    truth = open_truth(clip).trajectory
+    rows = {r.time_ns: r for r in run.rows}
+    ours, theirs = match(run.trajectory.times_ns, truth.times_ns)
+    kept = [(o, t) for o, t in zip(ours, theirs, strict=True) if t < before]
+    ours, theirs = (np.array(v, int) for v in zip(*kept, strict=True))
+    free = (theirs < FIRST) | (theirs >= END)
+    centres, true = run.trajectory.centres[ours], truth.centres[theirs]
+    off = np.linalg.norm(align(centres[free], true[free], with_scale=True).apply(centres) - true, axis=1)
+    graded = [rows[t].grade for t in run.trajectory.times_ns[ours].tolist()]
+    return {int(i): float(e) for i, e, grade in zip(theirs, off, graded, strict=True) if grade != "red"}
+
+
+def naming(run: Run, fault: str) -> str:
+    """The warning that tells of the fault and of frames that it has struck."""
+    for sentence in run.info["warnings"]:
+        found = re.match(r"frames? (\d+)(?:-(\d+))?:", sentence)
+        if found and any(word in sentence for word in WORDS[fault]):
+            first, last = int(found[1]), int(found[2] or found[1])
+            if first < (FIRST + 1 if fault == "cut" else END) and last >= FIRST:
+                return sentence
+    return ""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,243 @@
+"""What is wrong with a frame, told from the frames before it: frozen, against the wall, covered, blurred, a cut.
+
+A figure of one frame says little, because tissue, lamp and recorder differ; a sudden change of it says much. Each frame
+is held against the usual look of the last frames in which nothing was wrong. The thresholds lie in the middle between
+clean phantom clips and those with faults (docs/results.md, "Faults").
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, field
+
+import cv2
+import numpy as np
+
+from video_io.curate import is_cut, motion
+from video_io.frame import Frame
+
+# Frames whose median is the usual look; colours and brightness, which change as the camera moves, are those of the last
+# few. With fewer than these nothing is usual yet.
+USUAL_FRAMES, RECENT_FRAMES = 15, 5
+PATIENCE, PATIENCE_HOPELESS = 75, 150  # frames in a row with something wrong, after which that is the usual look
+LONG = 15  # frames of a fault, after which the scene may look otherwise than before
+# Grey levels of change (`motion`) under which a picture is the same, and as a share of the change that is usual.
+SAME, SAME_SHARE, IDENTICAL = 0.05, 0.25, 0.005
+SAME_FLOW_PX = 0.1  # of an image 320 wide: recoding a frozen picture changes it, but moves nothing
+# Ratios to the usual look. No texture: of structures 5 to 20 px wide, and as a contrast in itself, which alone counts
+# where nothing is usual yet.
+WALL_COARSE, WALL_CONTRAST, BARE_CONTRAST = 0.3, 0.012, 0.008
+BLUR_FINE, BLUR_SLOPE = 0.62, 0.72  # of details 2 to 5 px wide, and of these to the structures
+FLUID_SLOPE, FLUID_TYPICAL = 0.95, 0.8
+COLOUR_SHIFT = 0.018  # of the shares of red and blue in the light
+EXPOSURE, EXPOSED_FRAMES = 1.13, 90
+COLOURLESS, TOOL_SHARE, TOOL_MORE = 0.22, 0.5, 0.4  # saturation of steel; share of the picture, and how much more
+_PARTS = (10, 8)
+
+FROZEN, COVERED = "the picture is frozen", "fluid on the lens"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a frame.
+
+    Attributes:
+        kind: "frozen", "wall", "tool", "cut", "fluid", "blur", "exposure".
+        words: the same for the user; alike for all frames of one event.
+        hopeless: whether the frame shows nothing that could be placed.
+    """
+
+    kind: str
+    words: str
+    hopeless: bool = False
+
+
+@dataclass(frozen=True)
+class Look:
+    """Figures of a frame; contrasts are relative to its brightness, which exposure changes.
+
+    Attributes:
+        fine, coarse: contrast of details 2 to 5 px wide, and of structures 5 to 20 px wide.
+        typical: the first of these in the middle one of 80 parts of the image.
+        brightness: mean grey level.
+        red, blue: their shares in the light.
+        colourless: share of the pixels that have hardly any colour.
+    """
+
+    fine: float
+    typical: float
+    coarse: float
+    brightness: float
+    red: float
+    blue: float
+    colourless: float
+
+
+@dataclass
+class Watch:
+    """Looks at the frames of one clip, in order. All that it remembers is in its fields.
+
+    Attributes:
+        usual: looks of the last frames in which nothing was wrong; former: the same before the last cut.
+        faulty: looks since then, of frames with something wrong, which is of this kind.
+        changes: `motion` to each usual frame from the frame before.
+        shown: the last frame that was not a repetition, and its brightness; latest: the last of all; same: how often it
+            is repeated.
+        exposed: where the exposure has jumped, the brightness before, that of the last frame, the words, and for how
+            many frames.
+    """
+
+    usual: list[Look] = field(default_factory=list)
+    former: list[Look] = field(default_factory=list)
+    faulty: list[Look] = field(default_factory=list)
+    kind: str = ""
+    changes: list[float] = field(default_factory=list)
+    shown: Frame | None = None
+    latest: Frame | None = None
+    brightness: float = 0.0
+    same: int = 0
+    exposed: tuple[float, float, str, int] | None = None
+
+    def see(self, frame: Frame) -> Fault | None:
+        """What is wrong with the next frame, whose masks are filled in; None for nothing."""
+        change = motion(self.latest, frame) if self.latest is not None else np.inf
+        if self.shown is not None and self._is_same(frame, change):
+            self.same, self.latest = self.same + 1, frame
+            return Fault("frozen", f"{FROZEN} (the same as frame {self.shown.index})", hopeless=True)
+        look = look_of(frame)
+        fault = self._compare(frame, look)
+        repeated, self.same, self.shown, self.latest, self.brightness = self.same, 0, frame, frame, look.brightness
+        if fault is not None and fault.kind not in ("cut", "exposure"):
+            self.faulty = [*(self.faulty if fault.kind == self.kind else []), look]
+            self.kind = fault.kind
+            if len(self.faulty) > (PATIENCE_HOPELESS if fault.hopeless else PATIENCE):
+                self._accept(look)
+        elif fault is not None and fault.kind == "cut":
+            self.former = self.usual or self.former
+            self._accept(look)
+        elif max(len(self.faulty), repeated) > LONG:
+            self._accept(look)
+        else:
+            self.usual, self.faulty, self.kind = [*self.usual, look][-USUAL_FRAMES:], [], ""
+            self.changes = [*self.changes, *([change] if np.isfinite(change) else [])][-USUAL_FRAMES:]
+        return fault
+
+    def _accept(self, look: Look) -> None:
+        """From here on, this look is the usual one."""
+        self.usual, self.faulty, self.kind, self.changes, self.exposed = [look], [], "", [], None
+
+    def _is_same(self, frame: Frame, change: float) -> bool:
+        assert self.latest is not None
+        usual = float(np.median(self.changes)) if self.changes else np.inf
+        if change < max(IDENTICAL, min(SAME, SAME_SHARE * usual)):
+            return True
+        # Within a frozen picture the recorder may begin anew: then something changes, and nothing moves.
+        return self.same >= 2 and change < 3 * max(usual, SAME) and _flow(self.latest, frame) < SAME_FLOW_PX
+
+    def _compare(self, frame: Frame, look: Look) -> Fault | None:
+        settled = len(self.usual) >= RECENT_FRAMES
+        if usual := _usual(self.usual if settled else self.former):
+            bare = look.coarse < min(WALL_COARSE * usual.coarse, WALL_CONTRAST)
+            if look.colourless > max(TOOL_SHARE, usual.colourless + TOOL_MORE):
+                return Fault("tool", "a tool, or another thing without colour, fills the view", hopeless=True)
+        else:
+            bare = look.coarse < BARE_CONTRAST
+        if bare:
+            return Fault("wall", "the lens is against the wall (no texture)", hopeless=True)
+        # After a fault or a frozen picture another scene is a gap, and no cut.
+        if self.latest is not None and not self.faulty and not self.same and is_cut(self.latest, frame):
+            return Fault("cut", "a cut (another scene begins)")
+        if not settled or usual is None or self.same > LONG or self._is_over(look, usual):
+            return None
+        if (fault := self._exposure(look)) is not None:
+            return fault
+        slope = _slope(look, usual)
+        if look.fine < BLUR_FINE * usual.fine and slope < BLUR_SLOPE:
+            return Fault("blur", "the picture is blurred (out of focus, or fast motion)")
+        shift = np.hypot(look.red - usual.red, look.blue - usual.blue)
+        if shift > COLOUR_SHIFT and (slope < FLUID_SLOPE or look.typical < FLUID_TYPICAL * usual.typical):
+            return Fault("fluid", f"{COVERED} (less detail, and other colours)")
+        return None
+
+    def _is_over(self, look: Look, usual: Look) -> bool:
+        """Whether a long fault has gone: the scene may have changed by now, but it looks more as it did before."""
+        if len(self.faulty) <= LONG:
+            return False
+        faulty = _usual(self.faulty[-USUAL_FRAMES:])
+        assert faulty is not None
+        return _apart(look, usual) < _apart(look, faulty)
+
+    def _exposure(self, look: Look) -> Fault | None:
+        """A jump from one frame to the next; it lasts until the brightness is or jumps back, or for EXPOSED_FRAMES."""
+        if self.exposed is None:
+            before = self.brightness
+            if self.faulty or _ratio(look.brightness, before) < EXPOSURE:
+                return None
+            words = f"the exposure jumps (brightness {before:.0f} to {look.brightness:.0f})"
+            self.exposed = before, look.brightness, words, 0
+        before, last, words, frames = self.exposed
+        back = _ratio(look.brightness, before) < (1 + EXPOSURE) / 2
+        jumped = _ratio(look.brightness, last) > EXPOSURE and (look.brightness > last) == (before > last)
+        if back or jumped or frames >= EXPOSED_FRAMES:
+            self._accept(look)
+            return None
+        self.exposed = before, look.brightness, words, frames + 1
+        return Fault("exposure", words)
+
+
+def _slope(look: Look, usual: Look) -> float:
+    """How much more of the details than of the structures is left."""
+    return (look.fine / usual.fine) / max(look.coarse / usual.coarse, 1e-9)
+
+
+def _apart(a: Look, b: Look) -> float:
+    """How far two looks lie apart, in units in which a fault begins."""
+    detail, colour = np.log(_slope(a, b)) / np.log(BLUR_SLOPE), np.hypot(a.red - b.red, a.blue - b.blue) / COLOUR_SHIFT
+    return float(np.hypot(detail, colour))
+
+
+def _ratio(a: float, b: float) -> float:
+    return max(a, b) / max(min(a, b), 1e-3)
+
+
+def look_of(frame: Frame) -> Look:
+    """The look of a frame of about 320 x 256 pixels whose masks are filled in."""
+    height, width = frame.rgb.shape[:2]
+    rgb = cv2.resize(frame.rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    good = (frame.use_mask & ~frame.specular_mask)[: height // 2 * 2 : 2, : width // 2 * 2 : 2].astype(np.uint8)
+    core = cv2.erode(good, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1)
+    use = core if core.any() else None
+    unit = width / 320
+    sharp, middle, dull = (cv2.GaussianBlur(grey, (0, 0), unit * reach) for reach in (0.8, 1.6, 6.0))
+    level = cv2.mean(grey, use)[0]
+    fine, coarse = (np.sqrt(cv2.mean(band * band, use)[0]) / (level + 10) for band in (sharp - middle, middle - dull))
+    parts = cv2.resize((sharp - middle) ** 2 * core, _PARTS, interpolation=cv2.INTER_AREA)
+    share = cv2.resize(core.astype(np.float32), _PARTS, interpolation=cv2.INTER_AREA)
+    typical = np.sqrt(np.median(parts[share > 0.5] / share[share > 0.5])) / (level + 10) if (share > 0.5).any() else 0.0
+    mean = np.array(cv2.mean(rgb, use)[:3])
+    r, g, b = cv2.split(rgb)
+    most, least = cv2.max(cv2.max(r, g), b), cv2.min(cv2.min(r, g), b)
+    lit = (most > 30) & (core > 0)
+    pale = (most - least < COLOURLESS * most) & lit
+    red, _, blue = mean / max(mean.sum(), 1e-6)
+    colourless = np.count_nonzero(pale) / max(np.count_nonzero(lit), 1)
+    return Look(*(float(v) for v in (fine, typical, coarse, level, red, blue, colourless)))
+
+
+def _usual(looks: list[Look]) -> Look | None:
+    if not looks:
+        return None
+    slow, fast = (np.median([astuple(look) for look in part], axis=0) for part in (looks, looks[-RECENT_FRAMES:]))
+    contrasts, colourless = np.maximum(slow[:3], 1e-6), slow[-1]
+    return Look(*contrasts.tolist(), *fast[3:-1].tolist(), float(colourless))
+
+
+def _flow(previous: Frame, current: Frame) -> float:
+    """Median length of the optical flow (Kroeger et al., ECCV 2016), pixels of an image 320 wide."""
+    size = (160, round(160 * previous.height / previous.width))
+    a, b = (
+        cv2.resize(cv2.cvtColor(f.rgb, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+        for f in (previous, current)
+    )
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(a, b, None)
+    return 2 * float(np.median(np.linalg.norm(flow, axis=-1)))
