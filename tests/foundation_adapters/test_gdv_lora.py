@@ -115,16 +115,16 @@ def test_several_active_adapters_add_up() -> None:
 def test_each_row_of_a_batch_may_have_its_own_adapter() -> None:
     """Both tasks in one pass: the same numbers as in a pass each, and the same gradients."""
     model = _model()
-    model.add_adapter("for_pose", GDVLoraConfig(r=3, target_modules=["out"]))
+    model.add_adapter("pose_task", GDVLoraConfig(r=3, target_modules=["out"]))
     _stirred(model, 3)
-    model.base_model.set_adapter(["default", "for_pose"])
-    names = ["default", "for_pose", "__base__", "for_pose"]
+    model.base_model.set_adapter(["default", "pose_task"])
+    names = ["default", "pose_task", "__base__", "pose_task"]
     mixed = model(X, adapter_names=names)
     mixed.sum().backward()
     found = {name: t.grad.clone() for name, t in adapter_tensors(model).items() if t.grad is not None}
     assert len(found) == 15
     model.zero_grad()
-    for name in ("default", "for_pose"):
+    for name in ("default", "pose_task"):
         model.set_adapter(name)
         rows = torch.tensor([n == name for n in names])
         torch.testing.assert_close(mixed[rows], model(X[rows]))
