@@ -70,14 +70,15 @@ def main() -> int:
             run = reconstructed(clip, fault, struck, args.width)
             after = FRAMES if fault != "cut" else FIRST
             off = errors(run, clip, after)
-            limit = 5 * max(float(np.median(list(v.values()))) for v in (usual, off))
+            limit = 5 * max(float(np.median(list(v.values()))) for v in (usual, off) if v)
             bad = [index for index, error in off.items() if error > limit]
             placed = [r.index for r in run.rows if r.status == "tracked" and r.grade != "red"]
             accepted = [index for index in placed if FIRST <= index < end]
             sentence = naming(run, fault)
             wrong, named, runs = wrong + len(bad), named + bool(sentence), runs + 1
+            worst = 5 * max(off.values(), default=0.0) / limit
             print(
-                f"  {fault:9} wrong {len(bad):2d} {bad[:6] or ''} (worst {max(off.values()) / limit * 5:.1f} x), "
+                f"  {fault:9} wrong {len(bad):2d} {bad[:6] or ''} (worst {worst:.1f} x), "
                 f"accepted {len(accepted):2d} of {end - FIRST}, "
                 f"tracked {len(off):3d} of {after}: {sentence or 'NOT NAMED'}",
                 flush=True,
@@ -150,8 +151,10 @@ def errors(run: Run, clip: Path, before: int = FRAMES) -> dict[int, float]:
     rows = {r.time_ns: r for r in run.rows}
     ours, theirs = match(run.trajectory.times_ns, truth.times_ns)
     kept = [(o, t) for o, t in zip(ours, theirs, strict=True) if t < before]
-    ours, theirs = (np.array(v, int) for v in zip(*kept, strict=True))
+    ours, theirs = np.array(kept, int).reshape(-1, 2).T
     free = (theirs < FIRST) | (theirs >= END)
+    if free.sum() < 3:
+        return {}
     centres, true = run.trajectory.centres[ours], truth.centres[theirs]
     off = np.linalg.norm(align(centres[free], true[free], with_scale=True).apply(centres) - true, axis=1)
     graded = [rows[t].grade for t in run.trajectory.times_ns[ours].tolist()]

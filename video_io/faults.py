@@ -51,6 +51,12 @@ class Fault:
     hopeless: bool = False
 
 
+_SOFT = {
+    "fluid": Fault("fluid", f"{COVERED} (less detail, and other colours)"),
+    "blur": Fault("blur", "the picture is blurred (out of focus, or fast motion)"),
+}
+
+
 @dataclass(frozen=True)
 class Look:
     """Figures of a frame; contrasts are relative to its brightness, which exposure changes.
@@ -146,25 +152,24 @@ class Watch:
         # After a fault or a frozen picture another scene is a gap, and no cut.
         if self.latest is not None and not self.faulty and not self.same and is_cut(self.latest, frame):
             return Fault("cut", "a cut (another scene begins)")
-        if not settled or usual is None or self.same > LONG or self._is_over(look, usual):
+        if not settled or usual is None or self.same > LONG:
             return None
+        if self.kind in _SOFT and len(self.faulty) >= RECENT_FRAMES:
+            # The scene changes meanwhile: what counts is whether it looks more as it did before, or as in the fault.
+            faulty = _usual(self.faulty[-USUAL_FRAMES:])
+            if faulty is not None and _apart(look, faulty) < _apart(look, usual):
+                return _SOFT[self.kind]
+            if len(self.faulty) > LONG:
+                return None
         if (fault := self._exposure(look)) is not None:
             return fault
         slope = _slope(look, usual)
         if look.fine < BLUR_FINE * usual.fine and slope < BLUR_SLOPE:
-            return Fault("blur", "the picture is blurred (out of focus, or fast motion)")
+            return _SOFT["blur"]
         shift = np.hypot(look.red - usual.red, look.blue - usual.blue)
         if shift > COLOUR_SHIFT and (slope < FLUID_SLOPE or look.typical < FLUID_TYPICAL * usual.typical):
-            return Fault("fluid", f"{COVERED} (less detail, and other colours)")
+            return _SOFT["fluid"]
         return None
-
-    def _is_over(self, look: Look, usual: Look) -> bool:
-        """Whether a long fault has gone: the scene may have changed by now, but it looks more as it did before."""
-        if len(self.faulty) <= LONG:
-            return False
-        faulty = _usual(self.faulty[-USUAL_FRAMES:])
-        assert faulty is not None
-        return _apart(look, usual) < _apart(look, faulty)
 
     def _exposure(self, look: Look) -> Fault | None:
         """A jump from one frame to the next; it lasts until the brightness is or jumps back, or for EXPOSED_FRAMES."""
