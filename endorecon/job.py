@@ -130,6 +130,7 @@ def reconstruct_video(
             warnings=[*(given.warnings if given else ()), *warnings(clip, result, intrinsics)],
             main_segment=result.main,
             verdict=None if given else result.verdicts[result.main].to_dict(),
+            loops=[loop.to_dict() for loop in result.closed.loops],
             skipped=[[index, reason] for index, reason in result.skipped],
             timings={**clock.seconds, "total": time.perf_counter() - begun},
         )
@@ -231,6 +232,7 @@ def warnings(clip: Clip, result: Result, intrinsics: Intrinsics) -> list[str]:
             f"the clip falls into {len(counts)} segments of {', '.join(map(str, counts))} frames whose poses can't be "
             f"compared; the trajectory and the mesh show segment {result.main}, the longest"
         )
+    found += result.closed.notes
     if intrinsics.prior is not None:
         focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
         sure = used.log_focal_std < SURER * intrinsics.prior.log_std

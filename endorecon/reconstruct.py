@@ -12,6 +12,7 @@ from endorecon.ahead import ahead
 from endorecon.clock import Clock
 from endorecon.run import FrameRow
 from endorecon.spool import Spool
+from endorecon.tracking.closing import Closed, close_loops
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.observation import Observation, Refused
 from endorecon.tracking.refine import FocalPrior, Refined, refine
@@ -45,6 +46,7 @@ class Result:
 
     Attributes:
         rows: a line for every frame that was read, in order.
+        closed: the loops that were closed, and the segments that they joined.
         segments: the refined segments; poses of different segments can't be compared.
         verdicts: how far each of them can be trusted.
         main: the segment that the trajectory and the mesh show: the one with most frames.
@@ -55,6 +57,7 @@ class Result:
     """
 
     rows: list[FrameRow] = field(default_factory=list)
+    closed: Closed = field(default_factory=Closed)
     segments: list[Refined] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     main: int = 0
@@ -77,7 +80,7 @@ def reconstruct(
     progress: Progress,
     focal: FocalPrior | None = None,
 ) -> Result:
-    """Reconstruct a clip in two passes: place every frame; then, with all of them refined together, fuse.
+    """Reconstruct a clip in two passes: place every frame; then, with loops closed and all refined together, fuse.
 
     Args:
         clip: the input, with its camera.
@@ -111,6 +114,9 @@ def reconstruct(
         # What there is gets refined, fused and saved; a second interrupt ends that too.
         result.interrupted = True
     result.skipped = list(clip.source.skipped)
+    with clock.stage("loops"):
+        result.closed = close_loops(tracker, spool.read)
+        result.rows = [replace(row, segment=result.closed.number(row.segment)) for row in result.rows]
     with clock.stage("refine"):
         result.segments = [refine(segment, focal) for segment in tracker.segments]
     with clock.stage("judge"):

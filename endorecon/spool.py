@@ -49,10 +49,17 @@ class Spool:
     def __iter__(self) -> Iterator[tuple[Frame, NetworkDepth]]:
         """What was kept, in the order in which it came."""
         for index, time_ns in self._kept:
-            with open(self._file(index), "rb") as file:
-                rgb, masks, distance, log_std = (np.load(file) for _ in range(4))
-            use, specular = np.unpackbits(masks, count=2 * distance.size).astype(bool).reshape(2, *distance.shape)
-            yield Frame(index, time_ns, rgb, use, specular), NetworkDepth(distance, log_std.astype(np.float32))
+            yield self._read(index, time_ns)
+
+    def read(self, index: int) -> tuple[Frame, NetworkDepth]:
+        """One frame that was kept, by its source index (its time is not told)."""
+        return self._read(index, 0)
+
+    def _read(self, index: int, time_ns: int) -> tuple[Frame, NetworkDepth]:
+        with open(self._file(index), "rb") as file:
+            rgb, masks, distance, log_std = (np.load(file) for _ in range(4))
+        use, specular = np.unpackbits(masks, count=2 * distance.size).astype(bool).reshape(2, *distance.shape)
+        return Frame(index, time_ns, rgb, use, specular), NetworkDepth(distance, log_std.astype(np.float32))
 
     def _file(self, index: int) -> Path:
         return Path(self._folder.name) / f"{index:06d}.npy"
