@@ -228,11 +228,13 @@ def find_loops(keys: Sequence[Keyframe], read: Callable[[int], tuple[Frame, Netw
         return picture(keys[at], *read(at))
 
     signature, loops = signatures([key.look for key in keys]), []
-    order = _order(keys)
+    segment = np.array([id(key.scene) for key in keys])
+    number = np.array([key.number for key in keys])
     second = 0
     while (second := second + 1) < len(keys):
         alike = signature[:second] @ signature[second]
-        alike[~_may_close(keys, order, second)] = -1
+        own = segment[:second] == segment[second]
+        alike[own & (number[:second] >= _in_sight_since(keys[second], number[:second][own]))] = -1
         for _ in range(CANDIDATES):
             first = int(alike.argmax())
             if alike[first] <= 0:
@@ -248,22 +250,12 @@ def find_loops(keys: Sequence[Keyframe], read: Callable[[int], tuple[Frame, Netw
     return loops
 
 
-def _order(keys: Sequence[Keyframe]) -> Int:
-    """(K,) position of each key frame among those of its segment."""
-    counted: dict[int, int] = {}
-    order = []
-    for key in keys:
-        order.append(counted.get(id(key.scene), 0))
-        counted[id(key.scene)] = order[-1] + 1
-    return np.array(order)
-
-
-def _may_close(keys: Sequence[Keyframe], order: Int, second: int) -> NDArray[np.bool_]:
-    """Which of the earlier key frames belong to another segment, or lie long ago and share no landmark."""
-    key = keys[second]
-    own = np.array([k.scene is key.scene for k in keys[:second]])
-    far = order[second] - order[:second] >= LEAST_BETWEEN
+def _in_sight_since(key: Keyframe, earlier: Int) -> int:
+    """The first frame of a key frame's own segment that is too near in time to be a place seen before; `earlier` are
+    the key frames before it."""
+    if len(earlier) < LEAST_BETWEEN:
+        return 0
     # A landmark is seen without a break: what was seen before most of the present ones were new is out of sight.
     hosts = key.scene.host[key.scene.sights[key.number].landmark]
-    oldest = np.percentile(hosts, 5) if len(hosts) else key.number
-    return ~own | (far & (np.array([k.number for k in keys[:second]]) < oldest))
+    oldest = int(np.percentile(hosts, 5)) if len(hosts) else key.number
+    return min(int(earlier[-LEAST_BETWEEN]) + 1, oldest)

@@ -100,7 +100,8 @@ class Map:
         self.rotation[first:end] = by.rotation @ self.rotation[first:end]
         self.centre[first:end] = by.apply(self.centre[first:end])
         self.alpha[first:end] += np.log(by.scale)
-        self.log_d[(self.host >= first) & (self.host < end)] += np.log(by.scale)
+        own = slice(*np.searchsorted(self.host, (first, end)))  # landmarks are in the order of their hosts
+        self.log_d[own] += np.log(by.scale)
 
     def extend(self, other: Map, by: Similarity) -> None:
         """Append the frames and landmarks of a later segment, brought into this world by a similarity."""

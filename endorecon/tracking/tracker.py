@@ -53,7 +53,7 @@ class TrackerSettings:
     window: int = 7
     window_frames: int = 16
     patience: int = 8
-    look: int = 300
+    look: int = 200
 
 
 @dataclass(frozen=True)
