@@ -93,15 +93,12 @@ def picture(key: Keyframe, frame: Frame, net: NetworkDepth) -> Picture:
     return Picture(feature_image(frame), log_net, cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
-def guess(first: Keyframe, second: Keyframe, seen: Picture) -> Float | None:
-    """The second camera in the first one's frame, by the look of both; None where too few features agree.
+def guess(first: Keyframe, second: Keyframe, pairs: tuple[Int, Int], seen: Picture) -> Float | None:
+    """The second camera in the first one's frame, by `pairs` of features; None where too few of them agree.
 
     `seen` is the first one's picture.
     """
-    a, b = match(first.look, second.look)
-    if len(a) < LEAST_MATCHES:
-        return None
-    camera = first.scene.camera
+    (a, b), camera = pairs, first.scene.camera
     pixels = first.look.pixels[a]
     far = np.exp(first.look.log_net[a] + sample(seen.log_scale, pixels))
     points, target = camera.rays(pixels) * far[:, None], second.look.pixels[b]
@@ -178,9 +175,17 @@ class Loop:
         return min(len(self.forth.sight.landmark), len(self.back.sight.landmark))
 
 
-def verify(first: Keyframe, second: Keyframe, one: Picture, other: Picture) -> tuple[Found, Found] | None:
-    """Look the landmarks of each key frame up in the other's image; None where that does not prove one place."""
-    pose = guess(first, second, one)
+def verify(
+    first: Keyframe, second: Keyframe, pairs: tuple[Int, Int], one: Picture, other: Picture
+) -> tuple[Found, Found] | None:
+    """Look the landmarks of each key frame up in the other's image; None where that does not prove one place.
+
+    Args:
+        first, second: the key frames.
+        pairs: features of theirs that match.
+        one, other: their pictures.
+    """
+    pose = guess(first, second, pairs, one)
     if pose is None:
         return None
     forth = look_up(first, second, one, other, pose)
@@ -223,7 +228,7 @@ def find_loops(keys: Sequence[Keyframe], read: Callable[[int], tuple[Frame, Netw
     if len(keys) < 2:
         return []
 
-    @lru_cache(maxsize=24)
+    @lru_cache(maxsize=8)
     def view(at: int) -> Picture:
         return picture(keys[at], *read(at))
 
@@ -240,9 +245,10 @@ def find_loops(keys: Sequence[Keyframe], read: Callable[[int], tuple[Frame, Netw
             if alike[first] <= 0:
                 break
             alike[max(first - APART + 1, 0) : first + APART] = -1
-            if len(match(keys[first].look, keys[second].look)[0]) < LEAST_MATCHES:
+            pairs = match(keys[first].look, keys[second].look)
+            if len(pairs[0]) < LEAST_MATCHES:
                 continue
-            ways = verify(keys[first], keys[second], view(first), view(second))
+            ways = verify(keys[first], keys[second], pairs, view(first), view(second))
             if ways is not None:
                 loops.append(Loop(first, second, *ways))
                 second += 1

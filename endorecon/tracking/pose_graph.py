@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
+# Seven residuals of one standard deviation each have a length of 2.6; a relation missed by more loses its say.
+ROBUST = 3.0
+GRADUATION = (1000.0, 30.0, 10.0)
+
 
 @dataclass(frozen=True)
 class Relations:
@@ -71,27 +75,33 @@ def residuals(at: Similarities, relations: Relations) -> Float:
     return np.concatenate([turn, shift, scale[:, None]], 1) / _deviations(r)
 
 
-def optimise(start: Similarities, relations: Relations, iterations: int = 30) -> Similarities:
+def optimise(start: Similarities, relations: Relations) -> Similarities:
     """Move all key frames but the first so that the relations hold as well as they can.
 
-    Key frames that no relation leads to from the first one stay where they are, or drift together: give one connected
-    graph.
+    Doubtful relations are believed at first, and lose their say step by step as far as they contradict the others
+    (graduated non-convexity, Blake and Zisserman, 1987): after a long drift the true ones are missed by far.
+    Key frames to which no relation leads from the first one only drift together.
     """
+    for robust in (*GRADUATION, ROBUST):
+        start = _descend(start, relations, robust)
+    return start
+
+
+def _descend(at: Similarities, relations: Relations, robust: float, iterations: int = 30) -> Similarities:
+    """Levenberg-Marquardt."""
     from scipy.sparse.linalg import spsolve
 
-    at, damping = start, 1e-6
-    best = _cost(at, relations)
+    best, damping = cost(at, relations, robust), 1e-6
     for _ in range(iterations):
-        jacobian, missed = _linearise(at, relations)
+        jacobian, missed = _linearise(at, relations, robust)
         normal = jacobian.T @ jacobian
-        gradient = jacobian.T @ missed
         normal.setdiag(normal.diagonal() * (1 + damping) + 1e-12)
-        step = np.zeros((len(start.centre), 7))
-        step[1:] = -spsolve(normal.tocsc(), gradient).reshape(-1, 7)
+        step = np.zeros((len(at.centre), 7))
+        step[1:] = -spsolve(normal.tocsc(), jacobian.T @ missed).reshape(-1, 7)
         moved = at.stepped(step)
-        cost = _cost(moved, relations)
-        if cost < best:
-            gain, at, best, damping = (best - cost) / best, moved, cost, max(damping / 10, 1e-9)
+        trial = cost(moved, relations, robust)
+        if trial < best:
+            gain, at, best, damping = (best - trial) / best, moved, trial, max(damping / 10, 1e-9)
             if gain < 1e-6:
                 break
         else:
@@ -99,6 +109,12 @@ def optimise(start: Similarities, relations: Relations, iterations: int = 30) ->
             if damping > 1e3:
                 break
     return at
+
+
+def cost(at: Similarities, relations: Relations, robust: float = ROBUST) -> float:
+    """What `optimise` makes small: squares of the residuals' lengths, Cauchy's logarithm of the doubtful ones."""
+    squared = (residuals(at, relations) ** 2).sum(1)
+    return float(np.where(relations.doubtful, robust**2 * np.log1p(squared / robust**2), squared).sum())
 
 
 def _seen(at: Similarities, r: Relations) -> Float:
@@ -112,22 +128,13 @@ def _deviations(r: Relations) -> Float:
     return np.repeat(r.std, (3, 3, 1), axis=1)
 
 
-def _cost(at: Similarities, r: Relations) -> float:
-    squared = (residuals(at, r) ** 2).sum(1)
-    return float(np.where(r.doubtful, _ROBUST**2 * np.log1p(squared / _ROBUST**2), squared).sum())
-
-
-# Seven residuals of one standard deviation each have a length of 2.6.
-_ROBUST = 3.0
-
-
-def _linearise(at: Similarities, r: Relations):  # type: ignore[no-untyped-def]
+def _linearise(at: Similarities, r: Relations, robust: float):  # type: ignore[no-untyped-def]
     """The weighted Jacobian (7 E, 7 (K - 1)), sparse, and the weighted residuals (7 E,); the first key frame stays."""
     from scipy.sparse import csr_matrix
 
     missed = residuals(at, r)
     squared = (missed**2).sum(1)
-    weight = np.sqrt(np.where(r.doubtful, 1 / (1 + squared / _ROBUST**2), 1.0))
+    weight = np.sqrt(np.where(r.doubtful, 1 / (1 + squared / robust**2), 1.0))
     size, i, j = len(r), r.first, r.second
     on_first, on_second = np.zeros((size, 7, 7)), np.zeros((size, 7, 7))
     inverse = np.exp(-at.log_scale[i])[:, None, None]
