@@ -301,8 +301,8 @@ class Tracker:
         return sight.landmark, sight.pixels
 
     def _remember(self, scene: Map, number: int, image: FeatureImage, log_net: Float) -> None:
-        """Keep what a key frame looks like; given poses need no loops."""
-        if self.settings.look and self.given is None:
+        """Keep what a key frame looks like, but not of two frames in a row; given poses need no loops."""
+        if self.settings.look and self.given is None and number - 1 not in scene.looks:
             scene.looks[number] = describe(image, log_net, self.settings.look)
 
     def _refine_window(self, scene: Map) -> None:
