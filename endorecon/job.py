@@ -158,6 +158,7 @@ def _finish(
         warnings=[*(given.warnings if given else ()), *warnings(clip, result, intrinsics.prior)],
         main_segment=result.main,
         verdict=None if given else result.verdicts[result.main].to_dict(),
+        loops=[loop.to_dict() for loop in result.closed.loops],
         skipped=[[index, reason] for index, reason in result.skipped],
         resumed=resumed,
         timings={**clock.seconds, "total": time.perf_counter() - begun},

@@ -39,6 +39,7 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
             f"the clip falls into {len(counts)} segments of {', '.join(map(str, counts))} frames whose poses can't be "
             f"compared; the trajectory and the mesh show segment {result.main}, the longest"
         )
+    found += result.closed.notes
     if prior is not None:
         focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
         sure = used.log_focal_std < SURER * prior.log_std

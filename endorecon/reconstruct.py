@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from endorecon.ahead import ahead
 from endorecon.clock import Clock
 from endorecon.run import FrameRow
+from endorecon.tracking.closing import Closed, close_loops
 from endorecon.tracking.densify import Correction, NetworkDepth
 from endorecon.tracking.observation import Observation, Refused
 from endorecon.tracking.refine import FocalPrior, Refined, refine
@@ -58,6 +59,7 @@ class Result:
 
     Attributes:
         rows: a line for every frame that was read, in order.
+        closed: the loops that were closed, and the segments that they joined.
         segments: the refined segments; poses of different segments can't be compared.
         verdicts: how far each of them can be trusted.
         main: the segment that the trajectory and the mesh show: the one with most frames.
@@ -68,6 +70,7 @@ class Result:
     """
 
     rows: list[FrameRow] = field(default_factory=list)
+    closed: Closed = field(default_factory=Closed)
     segments: list[Refined] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     main: int = 0
@@ -95,7 +98,7 @@ def reconstruct(
     progress: Progress,
     focal: FocalPrior | None = None,
 ) -> Result:
-    """Reconstruct a clip in two passes: place every frame; then, with all of them refined together, fuse.
+    """Reconstruct a clip in two passes: place every frame; then, with loops closed and all refined together, fuse.
 
     Args:
         clip: the input, with its camera.
@@ -114,6 +117,9 @@ def reconstruct(
         show(result.rows, clip, work, lambda index: result.place(*tracker.placed[index]), watcher)
     else:
         result = track(clip, estimator, tracker, watcher, work, clock, progress)
+        with clock.stage("loops"):
+            result.closed = close_loops(tracker, work.spool.at)
+            result.rows = [replace(row, segment=result.closed.number(row.segment)) for row in result.rows]
         with clock.stage("refine"):
             result.segments = [refine(segment, focal) for segment in tracker.segments]
         with clock.stage("judge"):

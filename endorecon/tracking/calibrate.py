@@ -13,7 +13,7 @@ from itertools import islice
 
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.refine import FocalPrior, adjust_keyframes
-from endorecon.tracking.tracker import Tracker
+from endorecon.tracking.tracker import Tracker, TrackerSettings
 from video_io.camera import Camera
 from video_io.frame import Frame
 
@@ -49,7 +49,7 @@ def calibrate(frames: Iterator[Frame], estimates: Estimates, camera: Camera, pri
         The start itself, and not observable, where the frames can't be tracked, the camera does not move, or the
         result is hardly surer than what was known.
     """
-    tracker, found, read = Tracker(camera), Calibration(camera, prior.log_std, False), 0
+    tracker, found, read = Tracker(camera, TrackerSettings(look=0)), Calibration(camera, prior.log_std, False), 0
     frames = islice(frames, 0, None, STRIDE)
     for count in FRAMES:
         more = [replace(frame, camera=tracker.camera) for frame in islice(frames, count - read)]

@@ -101,3 +101,11 @@ def follow(
     column, row = np.clip(at[:, 0], 0, width - 1), np.clip(at[:, 1], 0, height - 1)
     good = (found.ravel() > 0) & (found_back.ravel() > 0) & (error < FORWARD_BACKWARD_PX)
     return moved.astype(np.float32), good & inside & (target.usable[row, column] > 0)
+
+
+def sample(image: NDArray[np.floating], pixels: Points) -> NDArray[np.float32]:
+    """Bilinear values of an image (H, W) at pixels (N, 2)."""
+    if not len(pixels):
+        return np.zeros(0, np.float32)
+    at = (pixels - 0.5).astype(np.float32).reshape(-1, 1, 2)
+    return cv2.remap(image.astype(np.float32), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).ravel()

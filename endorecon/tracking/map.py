@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from endorecon.tracking.adjust import Adjusted, Problem, Sightlines
 from video_io.camera import Camera
+from video_io.trajectory import Similarity
+
+if TYPE_CHECKING:
+    from endorecon.tracking.appearance import Appearance
 
 Float = NDArray[np.float64]
 
@@ -34,7 +39,8 @@ class Map:
     Frames are numbered in the order in which they were placed. `alpha` and `beta` are the log scale and the shift of a
     frame's network depth (only those of key frames are refined). Where the poses are given, `poses_stay`; the
     refinement then holds the scale of the first key frame that takes part near what it was, by `anchor_std` of its log,
-    as the images tell nothing of it while the camera stands.
+    as the images tell nothing of it while the camera stands. `looks` holds what key frames look like until loops are
+    sought; `revisits` the pairs of key frames that were found to show the same place.
     """
 
     camera: Camera
@@ -51,6 +57,8 @@ class Map:
     log_d: Float = field(default_factory=lambda: np.zeros(0))
     prior: Float = field(default_factory=lambda: np.zeros(0))
     information: Float = field(default_factory=lambda: np.zeros(0))
+    looks: dict[int, Appearance] = field(default_factory=dict)
+    revisits: list[tuple[int, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.centre)
@@ -86,6 +94,43 @@ class Map:
         self.rotation[first:end] = moved[:3, :3] @ self.rotation[first:end]
         self.centre[first:end] = self.centre[first:end] @ moved[:3, :3].T + moved[:3, 3]
 
+    def transform(self, by: Similarity, first: int, end: int) -> None:
+        """Take the frames from `first` to before `end`, and the landmarks that they host, along with a similarity of
+        the world."""
+        self.rotation[first:end] = by.rotation @ self.rotation[first:end]
+        self.centre[first:end] = by.apply(self.centre[first:end])
+        self.alpha[first:end] += np.log(by.scale)
+        own = slice(*np.searchsorted(self.host, (first, end)))  # landmarks are in the order of their hosts
+        self.log_d[own] += np.log(by.scale)
+
+    def extend(self, other: Map, by: Similarity) -> None:
+        """Append the frames and landmarks of a later segment, brought into this world by a similarity."""
+        frames, landmarks = len(self), len(self.host)
+        for name in ("rotation", "centre", "alpha", "beta", "pixel", "log_d", "prior", "information"):
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+        self.host = np.append(self.host, other.host + frames)
+        self.keyframe += other.keyframe
+        self.sights += [Sight(s.landmark + landmarks, s.pixels, s.log_net) for s in other.sights]
+        self.looks |= {number + frames: look for number, look in other.looks.items()}
+        self.revisits += [(a + frames, b + frames) for a, b in other.revisits]
+        self.transform(by, frames, len(self))
+
+    def add_sight(self, frame: int, more: Sight) -> None:
+        """Let a frame see further landmarks; those that it sees already stay as they are."""
+        old = self.sights[frame]
+        new = ~np.isin(more.landmark, old.landmark)
+        self.sights[frame] = Sight(
+            np.append(old.landmark, more.landmark[new]),
+            np.concatenate([old.pixels, more.pixels[new]]),
+            np.append(old.log_net, more.log_net[new]),
+        )
+
+    def revisited(self, frames: Sequence[int]) -> list[int]:
+        """Key frames outside `frames` that show a place that one of these shows."""
+        inside = set(frames)
+        ends = {end for pair in self.revisits if inside & set(pair) for end in pair}
+        return sorted(ends - inside)
+
     def add_landmarks(self, frame: int, pixels: NDArray[np.float32], log_net: NDArray[np.float32]) -> None:
         """Landmarks first seen in `frame`; their distance starts at the network's, on the frame's scale."""
         numbers = np.arange(len(self.host), len(self.host) + len(pixels))
@@ -100,19 +145,23 @@ class Map:
         )
 
     def problem(
-        self, frames: Sequence[int], fixed: int, focal_std: float = 0.0
+        self, frames: Sequence[int], fixed: int, focal_std: float = 0.0, beside: Sequence[int] = ()
     ) -> tuple[Problem, NDArray[np.int64], NDArray[np.int64]]:
         """The joint refinement of `frames` (rising), of which the first `fixed` stay (all of them where the
         poses are given), with all landmarks that at least two of them see. Key frames outside `frames` that host such
-        landmarks take part with a pose that stays.
+        landmarks take part with a pose that stays, and so do the frames `beside`, as far as they see landmarks of
+        frames that move.
 
         Returns:
             The problem, and which frames and which landmarks its entries are.
         """
-        landmark = np.concatenate([self.sights[f].landmark for f in frames])
-        pixels = np.concatenate([self.sights[f].pixels for f in frames])
-        frame = np.repeat(np.asarray(frames), [len(self.sights[f].landmark) for f in frames])
+        seeing = [*frames, *beside]
+        landmark = np.concatenate([self.sights[f].landmark for f in seeing])
+        pixels = np.concatenate([self.sights[f].pixels for f in seeing])
+        frame = np.repeat(np.asarray(seeing), [len(self.sights[f].landmark) for f in seeing])
         foreign = frame != self.host[landmark]
+        if len(beside):
+            foreign &= ~np.isin(frame, beside) | np.isin(self.host[landmark], np.asarray(frames)[fixed:])
         landmark, pixels, frame = landmark[foreign], pixels[foreign], frame[foreign]
         numbers = np.unique(landmark)
         order = np.lexsort((frame, landmark))

@@ -14,6 +14,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from video_io.camera import Camera
+
+Float = NDArray[np.float64]
+
 RADIUS_PX = 7
 MOST_SHIFT_PX = 3.0
 LEAST_CORRELATION = 0.5
@@ -71,6 +75,28 @@ def align(
     _align(grey, patches.value, np.where(fits[:, None, None], warp, np.eye(2)), found, correlation)
     shift = np.linalg.norm(found - pixels, axis=1)
     return found.astype(np.float32), fits & (shift < MOST_SHIFT_PX) & (correlation > LEAST_CORRELATION)
+
+
+def plane_warp(
+    camera: Camera, pixels: NDArray[np.float32], log_d: Float, slope: NDArray[np.float32],
+    rotation: Float, centre: Float, pose: Float,
+) -> Float:  # fmt: skip
+    """How small planes map from the images where they were cut to another: (N, 2, 2), pixels per pixel.
+
+    Args:
+        camera: of all the images.
+        pixels, log_d, slope: (N, 2), (N,), (N, 2) where the planes lie in their images: log distances along the rays
+            and how these change, per pixel.
+        rotation, centre: (N, 3, 3) and (N, 3), world_from_cam of their images.
+        pose: (4, 4) world_from_cam of the other image.
+    """
+    step, corners = 3.0, []
+    for offset in ((-step, 0), (step, 0), (0, -step), (0, step)):
+        local = camera.rays(pixels + np.array(offset)) * np.exp(log_d + slope @ np.array(offset))[:, None]
+        world = np.einsum("nij,nj->ni", rotation, local) + centre
+        corners.append(camera.project((world - pose[:3, 3]) @ pose[:3, :3])[0])
+    left, right, up, down = corners
+    return np.stack([(right - left) / (2 * step), (down - up) / (2 * step)], -1)
 
 
 @njit(cache=True, inline="always")

@@ -41,7 +41,7 @@ def solve(
     poses = [_descend(points, *seen, guess, robust_px) for guess in guesses]
     best = min(poses, key=lambda p: p.cost)
     if best.inliers.mean() < 0.6:
-        sampled = _sample_consensus(points, seen[0], camera.focal_px)
+        sampled = sample_consensus(points, seen[0], camera.focal_px)
         if sampled is not None:
             best = min(best, _descend(points, *seen, sampled, robust_px), key=lambda p: p.cost)
     return best
@@ -60,14 +60,15 @@ def _descend(points: Float, seen: Float, jacobian: Float, guess: Float, robust_p
     return Pose(pose, residual < INLIER_PX, residual, cost)
 
 
-def _sample_consensus(points: Float, seen: Float, focal_px: float) -> Float | None:
+def sample_consensus(points: Float, seen: Float, focal_px: float, trials: int = 200) -> Float | None:
+    """world_from_cam (4, 4) that most of the world `points` (N, 3) agree on, seen along the unit rays `seen` (N, 3)."""
     ahead = seen[:, 2] > 0.15
     if ahead.sum() < 8:
         return None
     plane = seen[ahead, :2] / seen[ahead, 2:]
     cv2.setRNGSeed(0)
     found, turn, shift, _ = cv2.solvePnPRansac(
-        points[ahead], plane, np.eye(3), None, iterationsCount=200, reprojectionError=INLIER_PX / focal_px,
+        points[ahead], plane, np.eye(3), None, iterationsCount=trials, reprojectionError=INLIER_PX / focal_px,
         flags=cv2.SOLVEPNP_P3P,
     )  # fmt: skip
     if not found:

@@ -93,7 +93,9 @@ def adjust_keyframes(scene: Map, focal: FocalPrior | None) -> float:
         part, fixed = keys[first : first + CHUNK], OVERLAP if first else 1
         # The focal length is that of the first chunk, which the others then share.
         free = focal if not first else None
-        problem, members, numbers = scene.problem(part, fixed, free.log_std / OVERCONFIDENCE if free else 0.0)
+        problem, members, numbers = scene.problem(
+            part, fixed, free.log_std / OVERCONFIDENCE if free else 0.0, scene.revisited(part)
+        )
         if not len(numbers):
             continue
         if free:

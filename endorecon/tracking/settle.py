@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from endorecon.tracking.adjust import Problem, adjust
 from endorecon.tracking.calibrate import Estimates
 from endorecon.tracking.given import GivenPoses
-from endorecon.tracking.tracker import Tracker
+from endorecon.tracking.tracker import Tracker, TrackerSettings
 from video_io.camera import Camera
 from video_io.errors import InputError
 from video_io.frame import Frame
@@ -86,7 +86,7 @@ def _fit(
 ) -> _Fit | None:
     """Follow landmarks until enough of them have a known distance; None where they can't be followed."""
     moving = _from_motion(given, frames)
-    tracker, poses, read, fit = Tracker(camera), {}, 0, None
+    tracker, poses, read, fit = Tracker(camera, TrackerSettings(look=0)), {}, 0, None
     for count in FRAMES:
         more = list(islice(moving, count - read))
         if not more:

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endorecon.tracking.adjust import adjust
+from endorecon.tracking.appearance import describe
 from endorecon.tracking.densify import Correction, NetworkDepth
-from endorecon.tracking.features import FeatureImage, detect, feature_image, follow
+from endorecon.tracking.features import FeatureImage, detect, feature_image, follow, sample
 from endorecon.tracking.given import SCALE_STD, GivenPoses, measure
 from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.observation import Observation, Refused
-from endorecon.tracking.patches import Patches, align, cut
+from endorecon.tracking.patches import Patches, align, cut, plane_warp
 from endorecon.tracking.pose import ROBUST_PX, Pose, solve
 from video_io.camera import Camera
 from video_io.curate import assess
@@ -40,6 +41,7 @@ class TrackerSettings:
         key_turn_rad: or turned this far.
         window: key frames in the sliding refinement; window_frames: frames that take part in it.
         patience: refused frames in a row after which a new segment starts.
+        look: features by which a key frame is known again when loops are sought; 0: none are.
     """
 
     landmarks: int = 500
@@ -53,6 +55,7 @@ class TrackerSettings:
     window: int = 7
     window_frames: int = 16
     patience: int = 8
+    look: int = 200
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,7 @@ class Tracker:
         empty = Sight(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
         number = scene.add_frame(pose, empty, alpha, keyframe=True)
         scene.add_landmarks(number, pixels, sample(log_net, pixels))
+        self._remember(scene, number, image, log_net)
         self._refusals = 0
         self.placed[frame.index] = (len(self.segments) - 1, number)
         self._last = _Last(image, scene.sights[number].landmark, pixels, cut(image.grey, log_net, pixels), number)
@@ -256,17 +260,12 @@ class Tracker:
 
     def _warp(self, pose: Float, landmark: NDArray[np.int64], patches: Patches) -> Float:
         """How the plane around each landmark maps from its host image to this one: (N, 2, 2), pixels per pixel."""
-        scene, step = self.segments[-1], 3.0
-        host, pixel, log_d = scene.host[landmark], scene.pixel[landmark], scene.log_d[landmark]
-        corners = []
-        for offset in ((-step, 0), (step, 0), (0, -step), (0, step)):
-            local = (
-                self.camera.rays(pixel + np.array(offset)) * np.exp(log_d + patches.slope @ np.array(offset))[:, None]
-            )
-            world = np.einsum("nij,nj->ni", scene.rotation[host], local) + scene.centre[host]
-            corners.append(self.camera.project((world - pose[:3, 3]) @ pose[:3, :3])[0])
-        left, right, up, down = corners
-        return np.stack([(right - left) / (2 * step), (down - up) / (2 * step)], -1)
+        scene = self.segments[-1]
+        host = scene.host[landmark]
+        return plane_warp(
+            self.camera, scene.pixel[landmark], scene.log_d[landmark], patches.slope,
+            scene.rotation[host], scene.centre[host], pose,
+        )  # fmt: skip
 
     def _predict(self, points: Float, pose: Float, here: Float, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Where the landmarks should be: their last positions, moved as the predicted pose moves their projections."""
@@ -317,8 +316,14 @@ class Tracker:
         pixels = scene.sights[number].pixels
         fresh = detect(image, pixels, self.settings.landmarks - len(pixels), self._spacing)
         scene.add_landmarks(number, fresh, sample(log_net, fresh))
+        self._remember(scene, number, image, log_net)
         sight = scene.sights[number]
         return sight.landmark, sight.pixels
+
+    def _remember(self, scene: Map, number: int, image: FeatureImage, log_net: Float) -> None:
+        """Keep what a key frame looks like, but not of two frames in a row; given poses need no loops."""
+        if self.settings.look and self.given is None and number - 1 not in scene.looks:
+            scene.looks[number] = describe(image, log_net, self.settings.look)
 
     def _refine_window(self, scene: Map) -> None:
         """Refine the last key frames, and frames between them; the frames left out move with the one before them."""
@@ -333,11 +338,3 @@ class Tracker:
         for member, following in pairwise(frames):
             moved = scene.pose(member) @ np.linalg.inv(before[member])
             scene.move(moved, member + 1, following)
-
-
-def sample(image: Float, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bilinear values of an image (H, W) at pixels (N, 2)."""
-    if not len(pixels):
-        return np.zeros(0, np.float32)
-    at = (pixels - 0.5).astype(np.float32).reshape(-1, 1, 2)
-    return cv2.remap(image.astype(np.float32), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).ravel()
