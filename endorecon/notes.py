@@ -9,7 +9,7 @@ from itertools import groupby
 
 import numpy as np
 
-from endorecon.reconstruct import Result
+from endorecon.reconstruct import Result, spoiled
 from endorecon.run import FrameRow
 from endorecon.tracking.calibrate import SURER
 from endorecon.tracking.refine import FocalPrior
@@ -129,7 +129,7 @@ def _span(first: int, last: int) -> str:
 
 def trust(result: Result, most: int = 6) -> list[str]:
     """What the verdict on the main segment says, in words; at most `most` stretches of frames are named."""
-    verdict = result.verdicts[result.main]
+    verdict, unsure = result.verdicts[result.main], spoiled(result.rows)
     if verdict.grade in ("green", ""):
         found = []
     elif np.isfinite(verdict.path_percent):
@@ -141,7 +141,8 @@ def trust(result: Result, most: int = 6) -> list[str]:
     else:
         found = ["verdict red: too few frames, or too little motion, to tell how good the poses are"]
     # What is wrong with the pictures is said already.
-    rows = [row for row in result.rows if row.grade and row.segment == result.main and not row.reason]
+    sound = (row for n, row in enumerate(result.rows) if not row.reason and n not in unsure)
+    rows = [row for row in sound if row.grade and row.segment == result.main]
     named = found or any(row.grade == "red" for row in rows)
     parts = explain([(row.index, row.grade, row.figures) for row in rows]) if named else []
     more = [f"... and {len(parts) - most} more stretches (frames.csv)"] if len(parts) > most else []

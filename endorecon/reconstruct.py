@@ -26,7 +26,7 @@ from endorecon.tracking.verdict import Verdict, frame_grade, judge
 from endorecon.work import Work
 from video_io.camera import Camera
 from video_io.clip import Clip
-from video_io.faults import COVERED
+from video_io.faults import AGAINST_WALL, COVERED, FILLED
 from video_io.frame import Frame
 from video_io.trajectory import Trajectory
 
@@ -40,6 +40,7 @@ WINDOW = 8  # frames that the network sees at once
 KEEP_FRAMES, KEEP_SHARE = 128, 0.1
 Measured = tuple[Frame, NetworkDepth, NDArray[np.float64]]  # a frame, its depth, and a guess of previous_from_cam
 Place = tuple[Camera, NDArray[np.float64], Correction]  # the camera, its pose, and what corrects the network's depth
+ONSET_FRAMES = 5  # in which something comes before the lens, or goes
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
 
@@ -226,7 +227,7 @@ def show(rows: list[FrameRow], clip: Clip, work: Work, place: Callable[[int], Pl
 
 def finals(tracker: Tracker, result: Result, work: Work, clock: Clock) -> Iterator[Observation]:
     """Every placed frame again, with its refined pose and its corrected depth; its row is brought up to date."""
-    rows = {row.index: k for k, row in enumerate(result.rows)}
+    rows, unsure = {row.index: k for k, row in enumerate(result.rows)}, spoiled(result.rows)
     for frame, net, _ in clock.each("read again", work.spool.read()):
         if frame.index not in tracker.placed:
             continue
@@ -238,12 +239,19 @@ def finals(tracker: Tracker, result: Result, work: Work, clock: Clock) -> Iterat
             "expected_error_percent": (expected := float(result.verdicts[segment].frame_percent[number])),
         }
         grade = frame_grade(expected) if result.verdicts[segment].grade else ""
-        if grade and row.reason.startswith(COVERED):
-            grade = "red"  # fluid bends the light for all landmarks alike, so that their halves agree
+        if grade and rows[frame.index] in unsure:
+            grade = "red"
         result.rows[rows[frame.index]] = replace(row, figures=figures, grade=grade)
         with clock.stage("correct"):
             final = net.observe(frame, *result.place(segment, number), segment, row.is_keyframe, figures)
         yield final
+
+
+def spoiled(rows: list[FrameRow]) -> set[int]:
+    """Numbers of the rows whose pose can't be judged by how the landmarks agree: fluid, the wall, or a tool is before
+    the lens, or comes or goes. They bend or hide the view of all landmarks alike."""
+    struck = [n for n, row in enumerate(rows) if row.reason.startswith((COVERED, AGAINST_WALL, FILLED))]
+    return {n for at in struck for n in range(at - ONSET_FRAMES, at + ONSET_FRAMES + 1)}
 
 
 def windows(frames: Iterable[T], size: int = WINDOW) -> Iterator[list[T]]:

@@ -34,6 +34,7 @@ COLOURLESS, TOOL_SHARE, TOOL_MORE = 0.22, 0.5, 0.4  # saturation of steel; share
 _PARTS = (10, 8)
 
 FROZEN, COVERED = "the picture is frozen", "fluid on the lens"
+AGAINST_WALL, FILLED = "the lens is against the wall", "a tool, or another thing without colour, fills the view"
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,11 @@ class Watch:
         if usual := _usual(self.usual if settled else self.former):
             bare = look.coarse < min(WALL_COARSE * usual.coarse, WALL_CONTRAST)
             if look.colourless > max(TOOL_SHARE, usual.colourless + TOOL_MORE):
-                return Fault("tool", "a tool, or another thing without colour, fills the view", hopeless=True)
+                return Fault("tool", FILLED, hopeless=True)
         else:
             bare = look.coarse < BARE_CONTRAST
         if bare:
-            return Fault("wall", "the lens is against the wall (no texture)", hopeless=True)
+            return Fault("wall", f"{AGAINST_WALL} (no texture)", hopeless=True)
         # After a fault or a frozen picture another scene is a gap, and no cut.
         if self.latest is not None and not self.faulty and not self.same and is_cut(self.latest, frame):
             return Fault("cut", "a cut (another scene begins)")

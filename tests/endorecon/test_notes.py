@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from endorecon.notes import faults, stretches
+from endorecon.reconstruct import spoiled
 from endorecon.run import FrameRow
 from video_io.faults import FROZEN
 
@@ -53,3 +54,10 @@ def test_repeated_frames_are_no_frozen_picture():
     doubled = rows(*once * 9)
     assert faults(doubled) == ["9 frames repeat the one before them, as when a rate is converted; they were left out"]
     assert faults(rows((3, "refused", f"{FROZEN} (as frame 7)"))) == ["frames 0-4: the picture is frozen (as frame 7)"]
+
+
+def test_frames_beside_a_covered_lens_are_not_judged():
+    """Five frames on either side."""
+    parts = rows((10, "tracked", ""), (2, "refused", "the lens is against the wall (no texture)"), (10, "tracked", ""))
+    assert spoiled(parts) == set(range(5, 17))
+    assert not spoiled(rows((4, "refused", f"{FROZEN} (as frame 7)")))
