@@ -24,7 +24,7 @@ def rendered(scene: str, seed: int, frames: int) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def clean():
-    return rendered("colon", 11, FRAMES)
+    return rendered("colon", 12, FRAMES)
 
 
 def seen(pictures: list[np.ndarray]) -> list[str]:
