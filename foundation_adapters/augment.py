@@ -70,19 +70,15 @@ def _add_light(x: Tensor, draw: Draw) -> None:
 
 
 def _response(x: Tensor, draw: Draw) -> None:
-    """Exposure, gamma, white balance, hue, saturation, contrast; rarely no colour at all.
-
-    Gamma and contrast vary little on top of what the renderer's cameras do: what is shown as how bright is how depth is
-    told, and video has a tone curve near 2.2. A network that expects any curve can't know how deep the dark is.
-    """
-    gamma = torch.exp(draw.uniform(-0.15, 0.15, 1, 1, 1))
+    """Exposure, gamma, white balance, hue, saturation, contrast; rarely no colour at all."""
+    gamma = torch.exp(draw.uniform(-0.4, 0.4, 1, 1, 1))
     x.clamp_(1e-4, 4).pow_(gamma)
     saturation = draw.uniform(0.4, 1.5)
     saturation[draw.chosen(0.05)] = 0
     hue = draw.uniform(-0.35, 0.35) * (draw.uniform(0, 1) < 0.6)
     matrix = _colour_matrix(saturation, hue)
     balance = torch.exp(draw.normal(3) * 0.12 + draw.uniform(-0.5, 0.4, 1))
-    contrast = draw.uniform(0.85, 1.18)
+    contrast = draw.uniform(0.75, 1.3)
     matrix = matrix * (balance * contrast[:, None])[:, :, None]
     mean = x.mean((1, 2, 3)) * (1 - contrast)
     x.copy_(torch.einsum("bij,bjhw->bihw", matrix, x) + mean[:, None, None, None])
