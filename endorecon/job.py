@@ -99,7 +99,7 @@ def reconstruct_video(
         from endorecon.scenes.tsdf import TsdfScene
 
         estimator = _estimator(model, adapter, accept_licence)
-        intrinsics = _intrinsics(clip, estimator, camera)
+        intrinsics = find_intrinsics(clip, estimator, camera)
     config = {
         "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
         "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "source": source.describe,
@@ -182,7 +182,7 @@ def _estimator(model: str, adapter: Path | None, accept_licence: bool) -> Estima
     return load_estimator(model, adapter, accept_licence)
 
 
-def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
+def find_intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
     """The given camera; or one that starts from what is usual and what the frames look like, settled by motion."""
     if clip.camera is not None:
         return Intrinsics(clip.camera, f"given: {given}")
