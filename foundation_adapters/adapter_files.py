@@ -146,7 +146,7 @@ def _check_names(model: PeftModel) -> None:
     if clash:
         raise InputError(
             f"an adapter named '{clash[0]}' can't be saved, as the network has a module of that name: "
-            f"call it for_{clash[0]}"
+            f"call it {clash[0]}_task"
         )
 
 

@@ -15,13 +15,14 @@ the base would not stay what it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from video_io.errors import InputError
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
     from torch import nn
 
 # What an adapter may be for; one set of tensors a task.
@@ -128,10 +129,10 @@ def method_of(config: PeftConfig) -> str:
 def adapter_name(task: str) -> str:
     """The name in peft of a task's set of tensors.
 
-    Not the bare task: peft tells the tensors of adapters apart by a part of their path, and networks have modules of
-    that name.
+    Not the bare task: peft tells the tensors of adapters apart by a part of their path, and takes what ends like the
+    name of a head for that head; networks have modules of the tasks' names.
     """
-    return f"for_{task}"
+    return f"{task}_task"
 
 
 def default_targets(network: nn.Module, task: str | None = None) -> list[str]:
@@ -204,6 +205,23 @@ def set_phase(model: nn.Module, phase: str, adapter: str | None = None) -> None:
     for tensor in adapter_tensors(model).values():
         if not tensor.requires_grad:
             tensor.grad = None
+
+
+@contextmanager
+def adapter_rows(model: PeftModel, names: Sequence[str]) -> Iterator[None]:
+    """Within it each row of a batch has its own adapter: several tasks in one pass of the frozen weights.
+
+        model.base_model.set_adapter(["depth_task", "pose_task"])
+        with adapter_rows(model, ["depth_task"] * n + ["pose_task"] * n):
+            levels = model.backbone(torch.cat([image, image]))
+
+    The heads then read their rows outside of it. For the whole network `model(..., adapter_names=names)` does the same.
+
+    Raises:
+        ValueError: an adapter that is not there, or a merged model.
+    """
+    with model.base_model._enable_peft_forward_hooks(adapter_names=list(names)):
+        yield
 
 
 def _tensors(model: nn.Module, adapter: str | None) -> Iterator[tuple[str, str, nn.Parameter]]:

@@ -190,7 +190,7 @@ def load_estimator(model: str = "tiny", adapter: str | Path | None = None, accep
             "with such a checkpoint"
         )
     sets = _Sets.of(adapter)
-    licence = module.LICENCE if module is tiny else module.licence(model)
+    licence = module.licence(model) if hasattr(module, "licence") else module.LICENCE
     check_licence(model, licence, accept_licence)
     check_licence(f"the adapter {sets.name}", sets.licence, accept_licence)
     name, licence = sets.with_name(model), sets.with_licence(licence)

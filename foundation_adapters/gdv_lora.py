@@ -17,10 +17,10 @@ of u and v (unless they start as published, Kaiming): let no weight decay pull t
 
 **One set a task over one frozen base.** The sets are adapters with names of their own:
 
-    model = get_peft_model(network, GDVLoraConfig(target_modules=[...]), "for_depth")
-    model.add_adapter("for_pose", GDVLoraConfig(target_modules=[...]))
-    model.set_adapter("for_pose")                                       # one task a pass, or
-    model(torch.cat([image, image]), adapter_names=["for_depth"] * n + ["for_pose"] * n)   # both in one
+    model = get_peft_model(network, GDVLoraConfig(target_modules=[...]), "depth_task")
+    model.add_adapter("pose_task", GDVLoraConfig(target_modules=[...]))
+    model.set_adapter("pose_task")                                       # one task a pass, or
+    model(torch.cat([image, image]), adapter_names=["depth_task"] * n + ["pose_task"] * n)   # both in one
 
 The activations of the tasks part at the first adapted layer, so no arithmetic behind it can be shared; what is shared
 is every frozen weight, in memory and, with a name a row of the batch, in one pass that applies each W once to all rows.
@@ -334,6 +334,9 @@ class GDVLoraModel(BaseTuner):
         layers = [module for module in self.modules() if isinstance(module, GDVLoraLayer)]
         if any(layer.merged for layer in layers):
             raise ValueError("adapter_names needs an unmerged model: call unmerge_adapter first")
+        if self.training and any(getattr(module, "gradient_checkpointing", False) for module in self.modules()):
+            # It computes the layers again in the backward pass, when the names are forgotten.
+            raise ValueError("adapter_names does not go with gradient checkpointing: switch that off")
         try:
             for layer in layers:
                 layer.row_adapters = names

@@ -1,11 +1,11 @@
 """A frozen vision transformer with heads of this project: distance, relative pose and intrinsics from its tokens.
 
 The set-up of EndoDAC (Cui et al. 2024) in one network: the encoder stays as it was published, adapters go into its
-perceptrons, a convolutional neck works on the tokens of four blocks, and light heads read them. With GDV-LoRA of rank 4
-about 1.6 million numbers learn for ViT-B. Unlike EndoDAC's the neck stands behind the encoder, not in it, so that the
-encoder's pass is one and the same for all that read it; its head is fused by separable convolutions, as no published
-checkpoint of a bare encoder has a head whose fusion could stay frozen; and it is told the rays, as the shipped
-network's is, and tells its own uncertainty.
+perceptrons, a convolutional neck refines the tokens of four blocks for the distance, and light heads read them. With
+GDV-LoRA of rank 4 about 1.6 million numbers learn for ViT-B. Unlike EndoDAC's the neck stands behind the encoder, not
+in it, and serves depth alone, so that no module belongs to both tasks and both can learn in one pass of the encoder;
+its head is fused by separable convolutions, as no published checkpoint of a bare encoder has a head whose fusion could
+stay frozen; and it is told the rays, as the shipped network's is, and tells its own uncertainty.
 
 It answers as `Network` does, so that an Estimator takes either.
 """
@@ -43,9 +43,9 @@ class VitNetwork(nn.Module):
 
     parts: ClassVar = {
         "depth": ("encoder", "neck", "distance"),
-        "pose": ("encoder", "neck", "pose", "intrinsics"),
+        "pose": ("encoder", "pose", "intrinsics"),
     }
-    heads: ClassVar = {"depth": ("neck", "distance"), "pose": ("neck", "pose", "intrinsics")}
+    heads: ClassVar = {"depth": ("neck", "distance"), "pose": ("pose", "intrinsics")}
     published: ClassVar = ("encoder.",)
 
     def __init__(self, encoder: nn.Module):
@@ -69,16 +69,16 @@ class VitNetwork(nn.Module):
         h, w = (max(side // self.patch, 1) * self.patch for side in image.shape[-2:])
         mean, std = (torch.tensor(v, dtype=image.dtype, device=image.device)[:, None, None] for v in (_MEAN, _STD))
         pixels = F.interpolate(image, (h, w), mode="bicubic", align_corners=False, antialias=True)
-        return self.neck(list(self.encoder(pixel_values=((pixels - mean) / std).contiguous()).feature_maps))
+        return list(self.encoder(pixel_values=((pixels - mean) / std).contiguous()).feature_maps)
 
     def scales(self, levels: list[Tensor], rays: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Log distance and log standard deviation, (B, h, w) each, at 4, 2, 1 and half the tokens' resolution."""
-        return [(out[:, 0], out[:, 1]) for out in self.distance(levels, rays)]
+        return [(out[:, 0], out[:, 1]) for out in self.distance(self.neck(levels), rays)]
 
     def full_distance(self, levels: list[Tensor], rays: Tensor) -> tuple[Tensor, Tensor]:
         """Log distance and log standard deviation, (B, H, W) each, from the tokens."""
         size = (2 * rays.shape[-2], 2 * rays.shape[-1])
-        return F.interpolate(self.distance(levels, rays)[0], size, mode="bilinear").unbind(1)
+        return F.interpolate(self.distance(self.neck(levels), rays)[0], size, mode="bilinear").unbind(1)
 
     def focal(self, image: Tensor) -> Tensor:
         """(B, 2): fx / width and fy / height, without anything but the image."""

@@ -24,7 +24,8 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
             cli.main([*command, "--help"])
         assert end.value.code == 0
     printed = capsys.readouterr().out
-    for option in ("--camera", "--model", "--adapter", "--every", "--max-frames", "--live", "--truth", "--json", "-o"):
+    options = "--camera --model --adapter --accept-licence --every --max-frames --live --truth --json -o"
+    for option in options.split():
         assert option in printed
 
 

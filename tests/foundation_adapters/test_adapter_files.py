@@ -191,7 +191,7 @@ def test_what_can_not_be_saved_says_why(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unmerge_adapter first"):
         save_adapter(model, tmp_path / "a", "small", "MIT")
     # peft would leave out the tensors of every module that is called as another adapter.
-    with pytest.raises(InputError, match="'1' can't be saved, as the network has a module of that name: call it for_1"):
+    with pytest.raises(InputError, match=r"'1' can't be saved, as the network has a module .*: call it 1_task"):
         save_adapter(_model(name="1"), tmp_path / "a", "small", "MIT", "1")
     assert not (tmp_path / "a").exists() and len(list(tmp_path.iterdir())) == 1
 

@@ -115,16 +115,16 @@ def test_several_active_adapters_add_up() -> None:
 def test_each_row_of_a_batch_may_have_its_own_adapter() -> None:
     """Both tasks in one pass: the same numbers as in a pass each, and the same gradients."""
     model = _model()
-    model.add_adapter("for_pose", GDVLoraConfig(r=3, target_modules=["out"]))
+    model.add_adapter("pose_task", GDVLoraConfig(r=3, target_modules=["out"]))
     _stirred(model, 3)
-    model.base_model.set_adapter(["default", "for_pose"])
-    names = ["default", "for_pose", "__base__", "for_pose"]
+    model.base_model.set_adapter(["default", "pose_task"])
+    names = ["default", "pose_task", "__base__", "pose_task"]
     mixed = model(X, adapter_names=names)
     mixed.sum().backward()
     found = {name: t.grad.clone() for name, t in adapter_tensors(model).items() if t.grad is not None}
     assert len(found) == 15
     model.zero_grad()
-    for name in ("default", "for_pose"):
+    for name in ("default", "pose_task"):
         model.set_adapter(name)
         rows = torch.tensor([n == name for n in names])
         torch.testing.assert_close(mixed[rows], model(X[rows]))
@@ -143,7 +143,10 @@ def test_rows_are_checked() -> None:
         model(X, adapter_names=["nobody"] * 4)
     with pytest.raises(ValueError, match="3 names for a batch of 4"):
         model(X, adapter_names=["default"] * 3)
-    model.merge_adapter()
+    model.base_model.model.conv.gradient_checkpointing = True
+    with pytest.raises(ValueError, match="gradient checkpointing"):
+        model.train()(X, adapter_names=["default"] * 4)
+    model.eval().merge_adapter()
     with pytest.raises(ValueError, match="unmerge_adapter first"):
         model(X, adapter_names=["default"] * 4)
 
@@ -247,6 +250,30 @@ def test_its_files_are_those_of_peft(tmp_path: Path) -> None:
     config = PeftConfig.from_pretrained(tmp_path)
     assert isinstance(config, GDVLoraConfig) and (config.r, config.gated) == (2, True)
     assert torch.equal(PeftModel.from_pretrained(_net(), tmp_path).eval()(X), model(X))
+
+
+def test_peft_loads_it_without_drawing_it_first(tmp_path: Path) -> None:
+    model = _stirred(_model(), 3)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(_net(), tmp_path, low_cpu_mem_usage=True).eval()
+    assert torch.equal(loaded(X), model(X))
+    assert all(t.device.type == "cpu" for t in adapter_tensors(loaded).values())
+
+
+def test_peft_tells_its_status_and_turns_it_into_a_lora() -> None:
+    """What is learnt is a low-rank update: the singular values of one of rank 2 give it back as a plain LoRA."""
+    from peft import convert_to_lora, set_peft_model_state_dict
+    from peft.utils.save_and_load import get_peft_model_state_dict
+
+    model = _stirred(get_peft_model(_net(), GDVLoraConfig(r=2, target_modules=["out"])), 3).eval()
+    status = model.get_model_status()
+    assert (status.adapter_model_type, status.num_adapter_layers, status.trainable_params) == ("GDVLoraModel", 1, 19)
+    told = model(X)
+    config, tensors = convert_to_lora(model, rank=2)
+    plain = get_peft_model(_net(), config).eval()
+    set_peft_model_state_dict(plain, tensors)
+    assert get_peft_model_state_dict(plain).keys() == tensors.keys()
+    torch.testing.assert_close(plain(X), told, rtol=1e-4, atol=1e-5)
 
 
 def test_peft_itself_refuses_a_file_that_lacks_tensors(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from foundation_adapters import checkpoints
 from foundation_adapters.adapter_files import fingerprint, save_adapter
 from foundation_adapters.adapters import (
     adapter_config,
+    adapter_rows,
     adapter_tensors,
     default_targets,
     parameter_groups,
@@ -102,6 +103,13 @@ def _build(folder: Path) -> VitNetwork:
     return SLOT[checkpoints.kind(str(folder))].build(str(folder))
 
 
+def _stir(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for tensor in adapter_tensors(model).values():
+            tensor.add_(0.05 * torch.randn(tensor.shape, generator=generator))
+
+
 def _inputs() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     return torch.rand(2, 3, 64, 96, generator=generator), torch.rand(2, 3, 32, 48, generator=generator)
@@ -124,7 +132,7 @@ def test_every_weight_of_the_file_is_in_the_encoder(published: Path) -> None:
 
 
 def test_the_tokens_are_those_of_the_published_model(published: Path) -> None:
-    """The deepest map is the published model's output, in rows; the neck changes nothing yet."""
+    """The deepest map is the published model's output, in rows."""
     import transformers
 
     image, _ = _inputs()
@@ -190,6 +198,44 @@ def test_only_adapters_and_heads_learn_and_all_of_them(published: Path) -> None:
         parts = ("_A.", "_B.") if phase == "pair" else ("_u.", "_v.", "_gate.")
         assert moved == {n for n in own if ".modules_to_save." in n or any(f"gdvlora{p}" in n for p in parts)}
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items() if name not in own)
+
+
+@pytest.mark.parametrize("method", ["gdvlora", "lora"])
+def test_both_tasks_learn_in_one_pass_of_the_encoder(one: Path, method: str) -> None:
+    """A row a task: the same distance, description and gradients as in a pass each."""
+    network = _build(one)
+    targets = default_targets(network)
+    model = get_peft_model(network, adapter_config(method, targets, heads=network.heads["depth"]), "depth_task")
+    model.add_adapter("pose_task", adapter_config(method, targets, heads=network.heads["pose"]))
+    _stir(model)
+    model.eval().base_model.set_adapter(["depth_task", "pose_task"])
+    image, rays = _inputs()
+
+    def learn(depth_levels: list[Tensor], pose_levels: list[Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        distance, _ = model.full_distance(depth_levels, rays)
+        described = model.pose.describe(pose_levels)
+        model.zero_grad()
+        (distance.sum() + described.square().sum() + model.intrinsics(pose_levels).sum()).backward()
+        return distance, described, {n: t.grad.clone() for n, t in adapter_tensors(model).items() if t.grad is not None}
+
+    with adapter_rows(model, ["depth_task"] * 2 + ["pose_task"] * 2):
+        levels = model.backbone(torch.cat([image, image]))
+    together = learn([level[:2] for level in levels], [level[2:] for level in levels])
+
+    def alone(name: str) -> list[Tensor]:
+        with adapter_rows(model, [name] * 2):
+            return model.backbone(image)
+
+    apart = learn(alone("depth_task"), alone("pose_task"))
+    for one_, other in zip(together[:2], apart[:2], strict=True):
+        torch.testing.assert_close(one_, other, rtol=1e-4, atol=1e-5)
+    assert together[2].keys() == apart[2].keys()
+    assert {name for name in ("depth_task", "pose_task") if any("_A." + name in n for n in together[2])} == {
+        "depth_task",
+        "pose_task",
+    }
+    for name, grad in together[2].items():
+        torch.testing.assert_close(grad, apart[2][name], rtol=1e-3, atol=1e-4)
 
 
 def test_the_neck_changes_nothing_at_the_start() -> None:
@@ -288,10 +334,7 @@ def _trained(
     """As if trained: every tensor of adapter and heads is moved."""
     network = _build(folder)
     model = get_peft_model(network, adapter_config("gdvlora", default_targets(network), heads=heads))
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for tensor in adapter_tensors(model).values():
-            tensor.add_(0.05 * torch.randn(tensor.shape, generator=generator))
+    _stir(model)
     save_adapter(model, out, "small/encoder", "CC-BY-4.0", tasks=tasks)
     return out
 
@@ -317,7 +360,7 @@ def test_a_set_a_task_shares_the_encoder_s_weights(one: Path, own_weights: None,
     _trained(one, tmp_path / "mine/depth", ("depth",), ("neck", "distance"))
     alone = load_estimator(str(one), tmp_path / "mine").estimate(FRAMES)
     assert alone.state.shape == (1, 48, 8, 12)  # the pose is the shipped network's, stride 8
-    _trained(one, tmp_path / "mine/pose", ("pose",), ("neck", "pose", "intrinsics"))
+    _trained(one, tmp_path / "mine/pose", ("pose",), ("pose", "intrinsics"))
     both = load_estimator(str(one), tmp_path / "mine").estimate(FRAMES)
     assert both.state.shape == (1, 48, 4, 6)  # the tokens'
     np.testing.assert_array_equal(both.depth, alone.depth)
@@ -327,11 +370,11 @@ def test_encoders_without_heads_are_refused(one: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gives features and no depth: give --adapter"):
         load_estimator(str(one))
     with pytest.raises(
-        InputError, match=r"has no trained distance: .*modules_to_save are distance, intrinsics, neck, pose"
+        InputError, match=r"has no trained distance, neck: .*modules_to_save are distance, intrinsics, neck, pose"
     ):
-        load_estimator(str(one), _trained(one, tmp_path / "a", heads=("neck", "pose", "intrinsics")))
+        load_estimator(str(one), _trained(one, tmp_path / "a", heads=("pose", "intrinsics")))
     with pytest.raises(InputError, match="gives features and no depth"):
-        load_estimator(str(one), _trained(one, tmp_path / "b", ("pose",), ("neck", "pose", "intrinsics")))
+        load_estimator(str(one), _trained(one, tmp_path / "b", ("pose",), ("pose", "intrinsics")))
 
 
 def test_an_adapter_for_another_encoder_is_refused(one: Path, tmp_path: Path) -> None:
