@@ -189,8 +189,8 @@ def _why(result: Result, kept: dict[int, _Kept]) -> str:
         )
     largest = max((len(k.rgb) for k in kept.values()), default=0)
     return (
-        f"no stretch of it has {LEAST_FRAMES} trusted frames (the longest has {largest}) between which the camera moves "
-        "enough; give a clip in which it moves"
+        f"no stretch of it has {LEAST_FRAMES} trusted frames (the longest has {largest}) between which the camera "
+        "moves enough; give a clip in which it moves"
     )
 
 
@@ -199,7 +199,9 @@ def _notes(result: Result, found: Sequence[Recording], name: str) -> list[str]:
     notes = [f"{name}: {used} of {total} frames are learnt from"]
     if len(result.segments) > 1:
         lengths = ", ".join(str(len(r)) for r in found)
-        notes.append(f"{name}: it falls into {len(result.segments)} segments (a cut, or lost track); used: {lengths} frames")
+        notes.append(
+            f"{name}: it falls into {len(result.segments)} segments (a cut, or lost track); used: {lengths} frames"
+        )
     if result.skipped:
         notes.append(f"{name}: {len(result.skipped)} frames could not be read and were left out")
     return notes

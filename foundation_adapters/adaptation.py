@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import pickle
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from video_io.errors import InputError
 
 CHECKPOINT, LOG, BROKEN = "checkpoint.pt", "log.csv", "broken_batch.pt"
 _MEASURED_STEPS = (3, 13)  # the steps that tell how long one takes
-_LEAST_STEPS = 60
+_LEAST_STEPS = 20
 _CHECKED_FRAMES = 32
 Progress = Callable[[str, int, int | None], None]
 NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
@@ -61,7 +62,7 @@ class Config:
     method: str = "gdvlora"
     rank: int = 4
     train_heads: bool = True
-    weights: Weights = Weights()
+    weights: Weights = field(default_factory=Weights)
     steps: int | None = None
     most_steps: int = 1500
     minutes: float = 10.0
@@ -149,7 +150,7 @@ class Material:
     """Recordings as tensors: images at the size that the losses compare them at, made once."""
 
     recordings: list[Recording]
-    device: torch.device = torch.device("cpu")
+    device: torch.device
     _frames: list[tuple[int, int]] = field(init=False)
     _small: dict[int, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
 
@@ -255,10 +256,13 @@ class _Run:
         recording, group, chosen = self.material.draw(rng, self.config.frames)
         parts = self._forward(recording, group, chosen, rng)
         self.optimiser.zero_grad(set_to_none=True)
+        if not torch.isfinite(parts["total"]):
+            self._broken(group, {name: float(value.detach()) for name, value in parts.items()}, recording, chosen)
         self.accelerator.backward(parts["total"])
         parts["norm"] = self.accelerator.clip_grad_norm_(self.learner.parameters(), self.config.most_gradient)
-        if not math.isfinite(float(parts["total"])) or not math.isfinite(float(parts["norm"])):
-            self._broken(group, parts, recording, chosen)
+        told = {name: float(value.detach()) for name, value in parts.items()}
+        if not math.isfinite(told["norm"]):
+            self._broken(group, told, recording, chosen)
         for settings in self.optimiser.param_groups:
             settings["lr"] = self._rate()
         self.optimiser.step()
@@ -268,7 +272,7 @@ class _Run:
         self.took.append(spent)
         self.seconds += spent
         self._plan()
-        self._rows.append({"step": self.step, "lr": self._rate(), **{k: float(v) for k, v in parts.items()}})
+        self._rows.append({"step": self.step, "lr": self._rate(), **told})
         if self.plan and (self.step % max(1, self.plan // self.config.checks) == 0 or self.step == self.plan):
             self.check()
         if time.monotonic() - self._saved_s > self.config.checkpoint_s:
@@ -326,10 +330,11 @@ class _Run:
         self.plan = int(np.clip(self.step + 0.95 * left / one, _LEAST_STEPS, self.config.most_steps))
         self.save()
 
-    def _broken(self, group: Group, parts: dict[str, Tensor], recording: Recording, chosen: NDArrayInt) -> None:
-        told = {k: float(v) for k, v in parts.items()}
+    def _broken(self, group: Group, told: dict[str, float], recording: Recording, chosen: NDArrayInt) -> None:
+        """Keep the batch that gave no number, and stop: the weights are still those of the last good step."""
         frames = {"recording": recording.name, "frames": chosen.tolist(), "step": self.step, "losses": told}
         path = self.work / BROKEN
+        self.save()
         with _disk(self.work):
             torch.save({**frames, "group": asdict(group) | {"camera": group.camera.to_dict()}}, path)
         bad = ", ".join(k for k, v in told.items() if not math.isfinite(v))
@@ -400,15 +405,19 @@ class _Run:
             return False
         try:
             state = torch.load(path, weights_only=True, map_location=self.accelerator.device)
-            if state["config"] != _as_plain(self.config):
-                raise InputError(f"{path} is of another configuration: remove it to begin anew")
+            told = state["config"]
+        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise InputError(f"{path} can't be read ({type(error).__name__}): remove it to begin anew") from error
+        if told != _as_plain(self.config):
+            raise InputError(f"{path} is of another configuration: remove it to begin anew")
+        try:
             self.learner.take(state["tensors"])
             self.average, self.best = state["average"], state["best"]
             self.optimiser.load_state_dict(state["optimiser"])
             self.step, self.plan, self.seconds, self.best_step = state["numbers"]
             self.scores, self.took = state["scores"], state["took"]
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-            raise InputError(f"{path} can't be read ({type(error).__name__}): remove it to begin anew") from error
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise InputError(f"{path} is of another network ({error!r}): remove it to begin anew") from error
         return True
 
     def finished(self) -> Adapted:
@@ -418,15 +427,13 @@ class _Run:
             memory = torch.cuda.max_memory_allocated() / 2**20
         count = sum(t.numel() for t in self.learner.tensors.values())
         took = float(np.median(self.took)) if self.took else math.nan
-        return Adapted(
-            self.learner, self.scores[0], min(self.scores), self.step, self.best_step, count, took, memory
-        )
+        return Adapted(self.learner, self.scores[0], min(self.scores), self.step, self.best_step, count, took, memory)
 
 
 def held_out_error(learner: nn.Module, material: Material) -> float:
     """Mean relative error against the run's own depth, one scale a frame, at the full working size."""
     found: list[float] = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for number, recording in enumerate(material.recordings):
             count = max(1, round(_CHECKED_FRAMES * len(recording) / len(material._frames)))
             at = np.unique(np.linspace(0, len(recording) - 1, count).round().astype(int))

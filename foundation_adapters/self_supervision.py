@@ -168,9 +168,14 @@ def project(log_distance: Tensor, group: Group, target: Tensor, source: Tensor) 
     source_from_target = (torch.linalg.inv(pose)[source] @ pose[target]).to(log_distance.dtype)
     rays = torch.nan_to_num(group.rays)
     points = rays[None] * log_distance.exp()[:, None]
-    moved = torch.einsum("pij,pjhw->pihw", source_from_target[:, :3, :3], points) + source_from_target[:, :3, 3, None, None]
+    moved = (
+        torch.einsum("pij,pjhw->pihw", source_from_target[:, :3, :3], points) + source_from_target[:, :3, 3, None, None]
+    )
     far = moved.norm(dim=1).clamp_min(1e-9)
     grid, valid = to_grid(moved, group.camera)
+    valid = valid & torch.isfinite(grid).all(-1)
+    # What is no number must not reach grid_sample, whose gradient would write outside its memory.
+    grid = torch.nan_to_num(grid, 0.0, 0.0, 0.0).clamp(-3, 3)
     valid = valid & torch.isfinite(group.rays).all(0) & (grid.detach().abs() < 1).all(-1)
     return Seen(grid, far.log(), valid)
 
