@@ -96,7 +96,7 @@ class Learner(nn.Module):
         else:
             from peft import get_peft_model
 
-            targets = [t for t in default_targets(base.network, "depth") if not t.startswith(heads or ("\0",))]
+            targets = _targets(base.network, method, heads)
             self.model = get_peft_model(base.network, adapter_config(method, targets, rank, heads), NAME)
             self.tensors = adapter_tensors(self.model)
         for tensor in self.tensors.values():
@@ -138,6 +138,16 @@ class Learner(nn.Module):
         """Set everything that learns."""
         for name, tensor in self.tensors.items():
             tensor.copy_(values[name])
+
+
+def _targets(network: nn.Module, method: str, heads: tuple[str, ...]) -> list[str]:
+    """The layers to adapt, but for those in heads that learn as a whole."""
+    targets = [t for t in default_targets(network, "depth") if not t.startswith(heads or ("\0",))]
+    if method != "dora":
+        return targets
+    # DoRA divides by the length of each output's weights, which is 0 where training has switched a channel off.
+    layers = dict(network.named_modules())
+    return [t for t in targets if t not in layers or bool((layers[t].weight.flatten(1).norm(dim=1) > 0).all())]
 
 
 def _parts(base: Base) -> tuple[str, ...]:

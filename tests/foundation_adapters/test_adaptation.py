@@ -11,8 +11,8 @@ import pytest
 import torch
 from made_recording import FISHEYE, PINHOLE, made
 
-from foundation_adapters.adapter_files import load_adapter, merged, save_adapter
 from foundation_adapters.adaptation import CHECKPOINT, LOG, Config, Material, adapt, ask
+from foundation_adapters.adapter_files import load_adapter, merged, save_adapter
 from foundation_adapters.augment import augment_group
 from foundation_adapters.learner import FULL, NAME, Base, Learner, load_base, read_network
 from foundation_adapters.network import Network
@@ -68,7 +68,7 @@ def test_every_tensor_that_learns_moves_and_no_other(method: str, tmp_path: Path
     last = torch.load(work / CHECKPOINT)["tensors"]
     assert set(last) == set(adapted.learner.tensors)
     still = [name for name in last if torch.equal(last[name], (start or first)[name])]
-    # u, v and the gate learn in the second phase, A and B (which is why they are looked at after one step) in the first.
+    # Looked at after one step: A and B learn in the first phase, u, v and the gate in the second.
     assert still == []
     own = {id(t) for t in adapted.learner.tensors.values()}
     for name, tensor in adapted.learner.model.state_dict(keep_vars=True).items():

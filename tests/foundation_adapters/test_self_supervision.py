@@ -24,6 +24,7 @@ from foundation_adapters.self_supervision import (
 from video_io.camera import Camera
 
 OMNIDIRECTIONAL = Camera("omnidirectional", 96, 64, (48.0, 32.0, 50.0, -0.004, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0))
+ALL = Weights()
 CHOSEN = np.array([5, 7, 9, 11])
 
 
@@ -31,7 +32,7 @@ def group_of(camera: Camera = PINHOLE, **options: object) -> Group:
     return Material([made(camera, **options)], torch.device("cpu")).group(0, CHOSEN)
 
 
-def losses_at(group: Group, log_distance: torch.Tensor, weights: Weights = Weights()) -> dict[str, float]:
+def losses_at(group: Group, log_distance: torch.Tensor, weights: Weights = ALL) -> dict[str, float]:
     found = group_losses(log_distance, torch.full_like(log_distance, -2.0), group, weights)
     return {name: float(value) for name, value in found.items()}
 
