@@ -10,6 +10,7 @@ What is finished waits in a hidden folder beside the output, so that the same co
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -113,9 +114,19 @@ def adapt_videos(
         )
     _save(out, adapted, estimator.licence, model, config, learn, check)
     with suppress(OSError):
-        shutil.copy(work / "log.csv", out / "training_log.csv")
+        _keep_log(work / "log.csv", out)
     shutil.rmtree(work, ignore_errors=True)
     return Outcome(out, notes, adapted.figures())
+
+
+def _keep_log(log: Path, out: Path) -> None:
+    """The training's figures beside the adapter: as a table, and as curves for the viewer."""
+    from endorecon.views.rerun import write_curves
+
+    shutil.copy(log, out / "training_log.csv")
+    with log.open() as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    write_curves(rows, out / "training.rrd")
 
 
 # -- recordings -------------------------------------------------------------------------------------------------------

@@ -57,7 +57,8 @@ def test_stopped_and_called_again_makes_an_adapter(phantom: Path, tmp_path: Path
     assert stages == ["adapting"] * 7
     assert made.folder == tmp_path / "scope"
     assert sorted(p.name for p in made.folder.iterdir()) == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "card.json", "training_log.csv",
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "card.json", "training.rrd",
+        "training_log.csv",
     ]  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["scope"]
     card = read_card(made.folder)
