@@ -31,6 +31,7 @@ from video_io.errors import InputError
 CHECKPOINT, LOG, BROKEN = "checkpoint.pt", "log.csv", "broken_batch.pt"
 _MEASURED_STEPS = (3, 13)  # the steps that tell how long one takes
 _LEAST_STEPS = 20
+_OVERTIME = 1.1
 _CHECKED_FRAMES = 32
 Progress = Callable[[str, int, int | None], None]
 NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
@@ -321,13 +322,22 @@ class _Run:
             self.average[name].lerp_(tensor, 1 - decay)
 
     def _plan(self) -> None:
-        """Once it is known how long a step takes, how many fit into the time. Then it stays."""
-        if self.plan is not None or self.step < _MEASURED_STEPS[1]:
+        """Once it is known how long a step takes, how many fit into the time. Then it stays, unless the machine gets
+        so slow that the time is exceeded: what has been learnt by then has to do."""
+        if self.plan is not None:
+            alone = self.accelerator.num_processes == 1 and self.config.steps is None
+            if alone and self.seconds > _OVERTIME * 60 * self.config.minutes:
+                self.plan = min(self.plan, max(self.step, _LEAST_STEPS))
+            return
+        if self.step < _MEASURED_STEPS[1]:
             return
         one = float(np.median(self.took[-(_MEASURED_STEPS[1] - _MEASURED_STEPS[0]) :]))
         left = self.config.minutes * 60 - self.seconds
-        # Five per cent for looking at the held-out frames.
-        self.plan = int(np.clip(self.step + 0.95 * left / one, _LEAST_STEPS, self.config.most_steps))
+        # Five per cent for looking at the held-out frames. All processes take the first one's word.
+        from accelerate.utils import broadcast_object_list
+
+        told = [int(np.clip(self.step + 0.95 * left / one, _LEAST_STEPS, self.config.most_steps))]
+        self.plan = broadcast_object_list(told)[0]
         self.save()
 
     def _broken(self, group: Group, told: dict[str, float], recording: Recording, chosen: NDArrayInt) -> None:
@@ -347,13 +357,14 @@ class _Run:
 
     def check(self) -> None:
         """Hold the moving average against the held-out frames, and keep it if it is the best so far."""
-        own = self.learner.values()
+        begun, own = time.monotonic(), self.learner.values()
         self.learner.take(self.average)
         score = held_out_error(self.module, self.held_out)
         self.learner.take(own)
         if not self.scores or score < min(self.scores):
             self.best, self.best_step = {k: v.clone() for k, v in self.average.items()}, self.step
         self.scores.append(score)
+        self.seconds += time.monotonic() - begun
         self._write_log(score)
 
     def _write_log(self, score: float) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 import torch
 from made_recording import FISHEYE, PINHOLE, made
 
-from foundation_adapters.adaptation import CHECKPOINT, LOG, Config, Material, adapt, ask
+from foundation_adapters.adaptation import CHECKPOINT, LOG, Config, Material, _Run, adapt, ask
 from foundation_adapters.adapter_files import load_adapter, merged, save_adapter
 from foundation_adapters.augment import augment_group
 from foundation_adapters.learner import FULL, NAME, Base, Learner, load_base, read_network
@@ -157,6 +160,17 @@ def test_the_time_plans_the_steps(base: Base, tmp_path: Path) -> None:
     assert seen[-1] == ("adapting", 20, 20)
 
 
+def test_a_machine_that_gets_slow_ends_in_time(base: Base, tmp_path: Path) -> None:
+    learn, check = split([made(frames=14)])
+    run = _Run(base, learn, check, tmp_path, replace(QUICK, steps=None, minutes=10.0))
+    run.step, run.plan, run.seconds = 300, 900, 660.0
+    run._plan()
+    assert run.plan == 900
+    run.seconds = 661.0  # ten per cent over the time
+    run._plan()
+    assert run.plan == 300
+
+
 def test_the_adapter_is_saved_and_read_back(base: Base, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     adapted = run(base, tmp_path / "work")
     save_adapter(adapted.learner.model, tmp_path / "adapter", "tiny", "yours", NAME, ("depth",))
@@ -255,3 +269,46 @@ def test_draws_follow_from_seed_and_step() -> None:
 def test_weights_without_anything_unknown() -> None:
     assert Weights().without("light").light == 0
     assert Weights().without("light").photometric == Weights().photometric
+
+
+TWO = """
+import sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+from made_recording import made
+from foundation_adapters.adaptation import Config, adapt
+from foundation_adapters.learner import load_base
+from foundation_adapters.recordings import split
+torch.set_num_threads(1)
+learn, check = split([made(frames=14)])
+config = Config(steps=None, most_steps=16, minutes=0.01, checks=2, frames=3, sizes=(1.0,), first_phase=0.5, warmup=2)
+adapted = adapt(load_base("tiny"), learn, check, Path(sys.argv[2]), config)
+from accelerate import PartialState
+total = sum(float(t.double().abs().sum()) for t in adapted.learner.tensors.values())
+state = PartialState()
+Path(sys.argv[2], f"rank_{state.process_index}").write_text(f"{state.num_processes} {adapted.steps} {total!r}")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_one_adapter(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO)
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += [str(tmp_path / "two.py"), str(Path(__file__).parent), str(tmp_path)]
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": root})
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = ((tmp_path / f"rank_{rank}").read_text().split() for rank in (0, 1))
+    assert first == second
+    assert first[:2] == ["2", "16"]
