@@ -68,7 +68,7 @@ class Config:
     most_steps: int = 1500
     minutes: float = 10.0
     frames: int = 4
-    sizes: tuple[float, ...] = (0.5, 0.75, 1.0)
+    sizes: tuple[float, ...] = (1.0,)
     learning_rate: float = 1e-3
     full_learning_rate: float = 1e-4
     weight_decay: float = 0.01
