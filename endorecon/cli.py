@@ -138,14 +138,49 @@ class Models:
     """Tell what this adapter is for instead."""
 
 
-Command = Reconstruct | View | Evaluate | Scale | Simulate | Models
+@dataclass(frozen=True)
+class Adapt:
+    """Adapt a depth model to an endoscope, from nothing but its recordings.
+
+    Example: endorecon adapt recordings/*.mp4 -o adapters/my_scope
+    """
+
+    recordings: Positional[tuple[Path, ...]]
+    """Videos, or folders of images, of one endoscope: the camera moves past tissue that is mostly at rest."""
+    out: Out = None
+    """Where to write the adapter, for `reconstruct --adapter`; by default adapters/NAME, after the first recording."""
+    camera: File = None
+    """Calibration of all recordings, in any form that `reconstruct --camera` takes."""
+    model: str = "tiny"
+    """Depth model to adapt, as `reconstruct --model` takes it."""
+    accept_licence: bool = False
+    """Use weights whose licence forbids commercial use."""
+    method: Literal["gdvlora", "dvlora", "lora", "dora"] = "gdvlora"
+    """Kind of adapter."""
+    rank: int = 4
+    """Its rank."""
+    minutes: float = 15.0
+    """Time for all of it: reconstructions, then training."""
+    every: int = 1
+    """Use every n-th frame."""
+    max_frames: Count = None
+    """Stop after this many used frames of each recording; by default after as many as there is time for."""
+    fps: float = 30.0
+    """Frames a second of a folder of images; a video has its own times."""
+    seed: int = 0
+    """Every draw of the training follows from it."""
+    overwrite: bool = False
+    """Replace the adapter that the output folder holds."""
+
+
+Command = Reconstruct | Adapt | View | Evaluate | Scale | Simulate | Models
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for input that can't be used, 130 when interrupted."""
     names = {
-        "reconstruct": Reconstruct, "view": View, "evaluate": Evaluate, "scale": Scale, "simulate": Simulate,
-        "models": Models,
+        "reconstruct": Reconstruct, "adapt": Adapt, "view": View, "evaluate": Evaluate, "scale": Scale,
+        "simulate": Simulate, "models": Models,
     }  # fmt: skip
     command: Command = tyro.extras.subcommand_cli_from_dict(
         names,
@@ -201,6 +236,46 @@ def _reconstruct(command: Reconstruct) -> int:
     if run.status == "interrupted":
         print("endorecon: stopped early; what there was is saved", file=sys.stderr)
         return INTERRUPTED
+    return OK
+
+
+def _adapt(command: Adapt) -> int:
+    if not command.recordings:
+        raise InputError("no recordings: give one or more videos or folders of images")
+    given = [_input(path) for path in command.recordings]
+    out = command.out or Path("adapters") / given[0][1]
+    from endorecon.adapt import adapt_videos
+
+    try:
+        with _Bars() as bars:
+            made = adapt_videos(
+                [path for path, _ in given],
+                out,
+                camera=command.camera,
+                model=command.model,
+                accept_licence=command.accept_licence,
+                method=command.method,
+                rank=command.rank,
+                minutes=command.minutes,
+                every=command.every,
+                max_frames=command.max_frames,
+                fps=command.fps,
+                seed=command.seed,
+                overwrite=command.overwrite,
+                progress=bars,
+            )
+    except KeyboardInterrupt:
+        print("endorecon: stopped; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    for note in made.notes:
+        print(f"note: {note}")
+    before, after = made.figures["before"], made.figures["after"]
+    print(
+        f"held-out frames: depth differs from their reconstruction by {100 * after:.1f} % with the adapter, "
+        f"{100 * before:.1f} % without"
+    )
+    other = "" if command.model == "tiny" else f" --model {command.model}"
+    print(f"\nadapter  {made.folder}\nuse it   endorecon reconstruct VIDEO{other} --adapter {made.folder}")
     return OK
 
 
@@ -308,6 +383,7 @@ def _about_adapter(folder: Path) -> int:
 
 _RUNNERS: dict[type, Callable[..., int]] = {
     Reconstruct: _reconstruct,
+    Adapt: _adapt,
     View: _view,
     Evaluate: _evaluate,
     Scale: _scale,
@@ -331,7 +407,7 @@ class _Bars:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        columns = TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._tasks: dict[str, int] = {}
         return self

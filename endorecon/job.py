@@ -122,7 +122,7 @@ def reconstruct_video(
         if work.resumed:
             say(f"going on with the unfinished run in '{out}', of which {len(work.spool)} frames are there")
         with clock.stage("open"):
-            intrinsics = work.kept("intrinsics") or _intrinsics(clip, estimator, camera)
+            intrinsics = work.kept("intrinsics") or find_intrinsics(clip, estimator, camera)
             work.keep("intrinsics", intrinsics)
         with clock.stage("poses"):
             given, intrinsics = _given_poses(pose_source, clip, estimator, intrinsics, work.folder, progress)
@@ -220,7 +220,7 @@ def _estimator(model: str, adapter: Path | None, accept_licence: bool) -> Estima
     return load_estimator(model, adapter, accept_licence)
 
 
-def _intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
+def find_intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
     """The given camera; or one that starts from what is usual and what the frames look like, settled by motion."""
     if clip.camera is not None:
         return Intrinsics(clip.camera, f"given: {given}")

@@ -57,6 +57,27 @@ def augment(rgb: Tensor, pairs: int, generator: torch.Generator) -> tuple[Tensor
     return x, torch.where(mask, 1.0, _OUTSIDE_WEIGHT)
 
 
+class _OneDraw(Draw):
+    """One draw for all of the images."""
+
+    def __init__(self, generator: torch.Generator, count: int):
+        self.generator, self.index, self.scenes = generator, torch.zeros(count, dtype=torch.long), 1
+
+
+def augment_group(rgb: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (G, 3, H, W) in [0, 1] of one recording, changed alike: response, colour, blur, compression; only the
+    noise is new in every frame."""
+    draw = _OneDraw(generator, len(rgb))
+    x = rgb.clone()
+    if len(draw.chosen(0.8)):
+        _response(x, draw)
+    _blur(x, draw)
+    _noise(x, draw)
+    x.clamp_(0, 1)
+    _compress(x, draw)
+    return x.clamp_(0, 1)
+
+
 def _smooth(field: Tensor, h: int, w: int) -> Tensor:
     return F.interpolate(field, (h, w), mode="bicubic", align_corners=False)
 

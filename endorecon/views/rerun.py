@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -310,6 +310,24 @@ def _segment_color(segment: int) -> tuple[int, int, int]:
 
 
 # -- the viewer ---------------------------------------------------------------------------------------------------
+
+
+def write_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """A recording of a training's figures over its steps.
+
+    Args:
+        rows: figures by name, each row with its "step".
+        path: the recording to write.
+    """
+    rec = rr.RecordingStream(APPLICATION, recording_id=f"training-{time.time_ns()}")
+    rec.set_sinks(rr.FileSink(str(path)))
+    for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
+        had = [(int(row["step"]), float(row[name])) for row in rows if name in row]
+        steps, values = np.array(had).T
+        times = [rr.TimeColumn("step", sequence=steps.astype(int))]
+        rec.send_columns(f"training/{name}", indexes=times, columns=rr.Scalars.columns(scalars=values))
+    rec.flush()
+    rec.disconnect()
 
 
 def open_recording(path: Path, say: Callable[[str], None] = print) -> int:

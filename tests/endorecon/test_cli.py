@@ -19,7 +19,7 @@ from video_io.view import View
 
 
 def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ([], ["reconstruct"], ["view"], ["evaluate"], ["simulate"], ["models"]):
+    for command in ([], ["reconstruct"], ["adapt"], ["view"], ["evaluate"], ["simulate"], ["models"]):
         with pytest.raises(SystemExit) as end:
             cli.main([*command, "--help"])
         assert end.value.code == 0

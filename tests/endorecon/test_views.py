@@ -21,7 +21,7 @@ from endorecon.views import _drawing as draw
 from endorecon.views import _grades
 from endorecon.views.base import Views
 from endorecon.views.report import ReportView, write_report
-from endorecon.views.rerun import LiveViewer, RerunView
+from endorecon.views.rerun import LiveViewer, RerunView, write_curves
 from rendering.mesh import Mesh
 
 
@@ -55,6 +55,12 @@ def rows_by_entity(path: Path) -> tuple[Counter[str], set[str]]:
         if chunk.is_static:
             static.add(str(chunk.entity_path))
     return rows, static
+
+
+def test_curves_of_a_training_are_written(tmp_path: Path) -> None:
+    write_curves([{"step": 0, "held_out": 0.06}, {"step": 8, "held_out": 0.05, "total": 0.2}], tmp_path / "t.rrd")
+    rows, _ = rows_by_entity(tmp_path / "t.rrd")
+    assert (rows["/training/held_out"], rows["/training/total"]) == (2, 1)
 
 
 def test_the_recording_holds_all_that_is_watched(run: Run) -> None:

@@ -1,0 +1,207 @@
+"""A video to frames that a depth network can be adapted on: poses and depth that many views have agreed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from endorecon.clock import Clock
+from endorecon.job import find_intrinsics
+from endorecon.reconstruct import Progress, Result, reconstruct
+from endorecon.tracking.observation import Observation
+from endorecon.tracking.tracker import Tracker
+from endorecon.tracking.verdict import frame_grade
+from endorecon.views.base import Views
+from endorecon.work import Work
+from foundation_adapters.recordings import LEAST_FRAMES, Recording
+from video_io.camera import Camera
+from video_io.camera_files import read_camera
+from video_io.clip import Clip
+from video_io.errors import InputError
+from video_io.sources import open_source
+
+if TYPE_CHECKING:
+    from foundation_adapters.estimator import Estimator
+    from rendering.mesh import Mesh
+
+# Where the fused surface and a frame's own depth differ by more, something stands before or behind the surface.
+MOST_LOG_GAP = 0.25
+# Surfaces seen at a flatter angle than this are badly fused.
+LEAST_COSINE = 0.2
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What came of a video.
+
+    Attributes:
+        recordings: its stretches, a world each.
+        notes: sentences for the person: what was left out, and why.
+        seconds: that it took.
+    """
+
+    recordings: list[Recording]
+    notes: list[str]
+    seconds: float
+
+
+@dataclass
+class _Kept:
+    """Frames of one segment, as they come."""
+
+    camera: Camera
+    rgb: list[NDArray[np.uint8]] = field(default_factory=list)
+    mask: list[NDArray[np.bool_]] = field(default_factory=list)
+    distance: list[NDArray[np.float32]] = field(default_factory=list)
+    confidence: list[NDArray[np.float32]] = field(default_factory=list)
+    pose: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def add(self, seen: Observation) -> None:
+        frame = seen.frame
+        half = (self.camera.width // 2, self.camera.height // 2)
+        z = self.camera.ray_map()[..., 2]
+        with np.errstate(invalid="ignore"):
+            distance = np.where((seen.confidence > 0) & (z > 1e-3), seen.depth / z, 0)
+        # Known where all four pixels are.
+        known = cv2.resize((distance > 0).astype(np.float32), half, interpolation=cv2.INTER_AREA) > 0.99
+        small = cv2.resize(distance.astype(np.float32), half, interpolation=cv2.INTER_AREA)
+        small = np.where(known, small, 0).astype(np.float32)
+        confidence = cv2.resize(seen.confidence, half, interpolation=cv2.INTER_AREA)
+        self.rgb.append(frame.rgb)
+        self.mask.append(frame.use_mask & ~frame.specular_mask)
+        self.distance.append(small)
+        self.confidence.append(np.where(small > 0, confidence, 0).astype(np.float32))
+        self.pose.append(seen.world_from_cam)
+
+    def recording(self, name: str) -> Recording:
+        return Recording(
+            name, self.camera, np.stack(self.rgb), np.stack(self.mask), np.stack(self.distance),
+            np.stack(self.confidence), np.stack(self.pose).astype(float),
+        )  # fmt: skip
+
+
+def record(
+    input: Path,
+    estimator: Estimator,
+    work: Path,
+    camera: Path | None = None,
+    every: int = 1,
+    max_frames: int | None = None,
+    fps: float = 30.0,
+    surface: bool = True,
+    progress: Progress = lambda *_: None,
+) -> Recorded:
+    """Reconstruct a video with the present model, and keep what is trusted of it.
+
+    Args:
+        input: a video file or a folder of images.
+        work: a folder for what waits between the passes.
+        camera: calibration of the input's whole image; without it the intrinsics are estimated.
+        every, max_frames, fps: which frames; see `open_source`.
+        surface: take depth from the fused surface where there is one, else from each frame alone.
+        progress: called with a stage's name, frames done, and how many there are.
+
+    Raises:
+        InputError: an input that shows nothing, is too short or static, or whose poses can't be trusted.
+    """
+    source = open_source(input, every, max_frames, fps)
+    clip = Clip.of(source, read_camera(camera) if camera else None)
+    from threadpoolctl import threadpool_limits
+
+    from endorecon.scenes.tsdf import TsdfScene
+
+    clock, kept = Clock(), {}
+    with Work(work, {}, overwrite=True) as between, threadpool_limits(1, "blas"):
+        intrinsics = find_intrinsics(clip, estimator, camera)
+        clip = clip.with_camera(intrinsics.camera)
+        tracker = Tracker(intrinsics.camera)
+
+        def keep(seen: Observation) -> None:
+            if frame_grade(seen.figures["expected_error_percent"]) != "red":
+                kept.setdefault(seen.segment, _Kept(seen.frame.camera)).add(seen)
+
+        result = reconstruct(
+            clip, estimator, tracker, TsdfScene.for_depth, keep, Views(), between, clock, progress, intrinsics.prior
+        )
+    if result.interrupted:
+        raise KeyboardInterrupt
+    found = _trusted(kept, result, input.name, surface)
+    if not found:
+        raise InputError(f"nothing can be learnt from '{input}': {_why(result, kept)}")
+    return Recorded(found, _notes(result, found, input.name), sum(clock.seconds.values()))
+
+
+def _trusted(kept: dict[int, _Kept], result: Result, name: str, surface: bool) -> list[Recording]:
+    """Segments of enough frames whose poses are not graded red; the main one with depth from its surface."""
+    found = []
+    for number, segment in sorted(kept.items()):
+        if len(segment.rgb) < LEAST_FRAMES or result.verdicts[number].grade == "red":
+            continue
+        recording = segment.recording(name)
+        if not any(len(near) for near in recording.neighbours):
+            continue
+        if surface and number == result.main and result.mesh is not None and len(result.mesh.faces):
+            recording = on_surface(recording, result.mesh)
+        found.append(recording)
+    return found
+
+
+def on_surface(recording: Recording, mesh: Mesh) -> Recording:
+    """The recording with the distances of a mesh in the same world, where they do not contradict the frames' own."""
+    from dataclasses import replace
+
+    from rendering.mesh import Caster
+
+    caster = Caster(mesh)
+    h, w = recording.distance.shape[1:]
+    camera = recording.camera.scaled(w, h)
+    rays = np.nan_to_num(camera.ray_map())
+    distances = []
+    for own, pose in zip(recording.distance, recording.world_from_cam, strict=True):
+        hits = caster.cast(camera, pose)
+        known = (hits.faces >= 0) & (own > 0) & (-(hits.normals * rays).sum(-1) > LEAST_COSINE)
+        seen = np.where(known, hits.depth / np.maximum(rays[..., 2], 1e-3), 1.0)
+        gap = np.abs(np.log(seen / np.where(known, own, 1.0)))
+        distances.append(np.where(known & (gap < MOST_LOG_GAP), seen, own).astype(np.float32))
+    return replace(recording, distance=np.stack(distances))
+
+
+def _why(result: Result, kept: dict[int, _Kept]) -> str:
+    reasons = [row.reason for row in result.rows if row.status == "refused"]
+    total = len(result.rows)
+    placed = total - len(reasons)
+    if placed < LEAST_FRAMES:
+        common = max(reasons, key=reasons.count) if reasons else "no frame was read"
+        return (
+            f"{placed} of its {total} frames could be placed ({common}), {LEAST_FRAMES} are needed; give a longer clip "
+            "of tissue with some texture"
+        )
+    if all(v.grade == "red" for v in result.verdicts):
+        return (
+            "its camera path can't be trusted (verdict red: too little motion or texture); give a clip in which the "
+            "camera moves past tissue at rest"
+        )
+    largest = max((len(k.rgb) for k in kept.values()), default=0)
+    return (
+        f"no stretch of it has {LEAST_FRAMES} trusted frames (the longest has {largest}) between which the camera "
+        "moves enough; give a clip in which it moves"
+    )
+
+
+def _notes(result: Result, found: Sequence[Recording], name: str) -> list[str]:
+    used, total = sum(map(len, found)), len(result.rows)
+    notes = [f"{name}: {used} of {total} frames are learnt from"]
+    if len(result.segments) > 1:
+        lengths = ", ".join(str(len(r)) for r in found)
+        notes.append(
+            f"{name}: it falls into {len(result.segments)} segments (a cut, or lost track); used: {lengths} frames"
+        )
+    if result.skipped:
+        notes.append(f"{name}: {len(result.skipped)} frames could not be read and were left out")
+    return notes
