@@ -294,20 +294,10 @@ Path(sys.argv[2], f"rank_{state.process_index}").write_text(f"{state.num_process
 @pytest.mark.slow
 def test_two_processes_learn_one_adapter(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(TWO)
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     command += [str(tmp_path / "two.py"), str(Path(__file__).parent), str(tmp_path)]
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": root})
+    around = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=around)
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = ((tmp_path / f"rank_{rank}").read_text().split() for rank in (0, 1))
     assert first == second
