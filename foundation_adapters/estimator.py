@@ -117,7 +117,8 @@ class Estimator:
         _check(frames)
         width, height = frames[0].width, frames[0].height
         with torch.inference_mode():
-            found = [self._network.focal(_images(frames[i : i + _BATCH])) for i in range(0, len(frames), _BATCH)]
+            tell = getattr(self._run, "focal", self._network.focal)
+            found = [tell(_images(frames[i : i + _BATCH])) for i in range(0, len(frames), _BATCH)]
         logs = np.log(torch.cat(found).numpy().astype(float) * [width, height]).mean(1)
         median = float(np.median(logs))
         spread = 1.4826 * float(np.median(np.abs(logs - median)))

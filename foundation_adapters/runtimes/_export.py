@@ -65,6 +65,11 @@ class Exported:
         self._fingerprint = fingerprint(network)
         self._trunks: dict[tuple[int, ...], RunTrunk] = {}
 
+    def focal(self, image: Tensor) -> Tensor:
+        """(B, 2): fx / width and fy / height; the whole trunk is faster here than the backbone in PyTorch."""
+        count, _, height, width = image.shape
+        return self(image, torch.zeros(count, 3, height // 2, width // 2)).focal
+
     def __call__(self, image: Tensor, rays: Tensor) -> Prediction:
         """See `runtimes.build`."""
         from foundation_adapters.network import Prediction

@@ -66,6 +66,9 @@ def test_a_runtime_gives_what_the_network_gives(name: str, count: int, network) 
         assert a.shape == b.shape and a.dtype == torch.float32
         # bfloat16 has 8 bits; where it is not used they agree to 1e-5
         assert float((a - b).abs().mean()) < 0.05 * float(b.abs().mean())
+    tell = getattr(runtimes.build(network, name), "focal", network.focal)
+    with torch.inference_mode():
+        assert float((tell(image) / expected.focal).log().abs().max()) < 0.05
     # Without steps: the last layer is in single precision.
     assert len(torch.unique(found.log_distance)) > 0.9 * found.log_distance.numel() / 2
 
