@@ -12,7 +12,7 @@ from endorecon.tracking.verdict import FRAME_PERCENT, frame_grade
 from rendering.mesh import Mesh
 
 COLORS = {"green": (102, 187, 106), "amber": (255, 193, 7), "red": (239, 83, 80), "": (130, 130, 130)}
-MOST_FRAMES = 24
+MOST_FRAMES = 12
 NEAR = 0.1  # a vertex is seen where its depth differs from the frame's by this share at most
 _OWN = 0.4  # how much of its own brightness a graded surface keeps
 
@@ -23,8 +23,9 @@ def graded(mesh: Mesh, run: Run) -> Mesh | None:
     if not rows or run.camera is None or not len(mesh.vertices):
         return None
     percent = vertex_percent(mesh, run, rows)
-    grades = [frame_grade(value) if np.isfinite(value) else "" for value in percent]
-    painted = np.array([COLORS[grade] for grade in grades], float)
+    values, which = np.unique(np.round(percent, 3), return_inverse=True)
+    grades = [frame_grade(value) if np.isfinite(value) else "" for value in values]
+    painted = np.array([COLORS[grade] for grade in grades], float)[which]
     if mesh.colors is not None:
         shade = mesh.colors.mean(axis=1, keepdims=True) / max(float(mesh.colors.mean()), 1.0)
         painted *= 1 - _OWN + _OWN * np.clip(shade, 0, 1.5)

@@ -27,7 +27,7 @@ QUICK = Config(steps=12, checks=3, sizes=(1.0,), warmup=3, frames=3, average=0.8
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return simulate("colon", 5, 24, CAMERA, 30.0, tmp_path_factory.mktemp("phantom") / "clip", extras=False)
+    return simulate("colon", 3, 24, CAMERA, 30.0, tmp_path_factory.mktemp("phantom") / "clip", extras=False)
 
 
 def write(path: Path, pictures: list[np.ndarray]) -> Path:
