@@ -33,9 +33,10 @@ import numpy as np
 import torch
 
 from endorecon.record import record
-from foundation_adapters.adaptation import Config, adapt, ask
+from foundation_adapters.adaptation import Config, adapt
 from foundation_adapters.estimator import load_estimator
 from foundation_adapters.learner import FULL, Learner, load_base
+from foundation_adapters.material import ask
 from foundation_adapters.recordings import Recording, split
 from foundation_adapters.self_supervision import Weights, relative_error
 from video_io.clip import Clip

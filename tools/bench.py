@@ -190,8 +190,11 @@ def colmap_table(data: Path, clips: list[str], out: Path) -> None:
             pose = np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]])
             poses.append(pose)
             times.append(truth.trajectory.times_ns[int(Path(image.name).stem)])
-        path = trajectory_errors(Trajectory(np.array(times), np.stack(poses)), truth.trajectory)
         placed = 100 * len(poses) / truth.frame_count
+        if len(poses) < 3:
+            print(f"{name:26} {placed:7.0f}% {len(models):6d}  too few", flush=True)
+            continue
+        path = trajectory_errors(Trajectory(np.array(times), np.stack(poses)), truth.trajectory)
         print(
             f"{name:26} {placed:7.0f}% {len(models):6d} {path.ate_sim3_percent:7.3f} "
             f"{truth.frame_count / seconds:6.1f}",

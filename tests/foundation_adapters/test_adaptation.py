@@ -14,10 +14,11 @@ import pytest
 import torch
 from made_recording import FISHEYE, PINHOLE, made
 
-from foundation_adapters.adaptation import CHECKPOINT, LOG, Config, Material, _Run, adapt, ask
+from foundation_adapters.adaptation import CHECKPOINT, LOG, Config, _Run, adapt
 from foundation_adapters.adapter_files import load_adapter, merged, save_adapter
 from foundation_adapters.augment import augment_group
 from foundation_adapters.learner import FULL, NAME, Base, Learner, load_base, read_network
+from foundation_adapters.material import Material, ask
 from foundation_adapters.network import Network
 from foundation_adapters.recordings import Recording, split
 from foundation_adapters.self_supervision import Weights

@@ -9,7 +9,7 @@ import pytest
 import torch
 from made_recording import FISHEYE, PINHOLE, made
 
-from foundation_adapters.adaptation import Material
+from foundation_adapters.material import Material
 from foundation_adapters.self_supervision import (
     Group,
     Weights,
