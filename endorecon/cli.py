@@ -322,9 +322,7 @@ def _scale(command: Scale) -> int:
         first, second = command.points[:2], command.points[2:]
         run = add_estimate(run, length.measure(run, command.length_mm, command.frame, first, second))
     if command.poses is not None:
-        from video_io.trajectory import Trajectory
-
-        path = Trajectory.read_tum(command.poses)
+        path = poses.read_path(command.poses)
         run = add_estimate(run, poses.measure(run, path, command.poses_unit, str(command.poses)))
     print(f"scale: {run.info.get('scale', 'up to scale')}")
     listed = estimates(run)

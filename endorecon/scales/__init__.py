@@ -118,14 +118,22 @@ def _rescale(run: Run, factor: float) -> None:
         replace(run.trajectory, world_from_cam=poses).write_tum(staging / "trajectory.tum")
         if run.mesh_path is not None:
             writer.mesh(read_mesh(run.mesh_path).transformed(np.eye(4), factor))
-        for name in ("depth", "scene", "trajectory.tum"):
-            if name == "scene" and run.mesh_path is None:
-                continue
-            old = run.path / name
-            if old.is_dir():
-                old.rename(staging / f"old_{name}")
-            os.replace(staging / name, old)
+        _swap(run.path, staging, ["depth", "trajectory.tum"] + (["scene"] if run.mesh_path is not None else []))
     except OSError as error:
         raise InputError(f"can't write to '{run.path}' ({error.strerror}); free some space and try again") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _swap(folder: Path, staging: Path, names: Sequence[str]) -> None:
+    """Put what is in `staging` in the place of what `folder` has under the same names: all of them, or none."""
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for name in names:
+            for source, target in ((folder / name, staging / f"old_{name}"), (staging / name, folder / name)):
+                source.rename(target)
+                moved.append((source, target))
+    except OSError:
+        for source, target in reversed(moved):
+            target.rename(source)
+        raise

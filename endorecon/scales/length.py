@@ -26,11 +26,17 @@ def measure(run: Run, length_mm: float, frame: int, first: Pixel, second: Pixel)
         first, second: (x, y) in the source's image; (0.5, 0.5) is the centre of the top-left pixel.
 
     Raises:
-        InputError: no length, a frame without depth, a pixel outside the image or without depth, or the same point
-            twice.
+        InputError: no length, a frame without depth or of a segment that is not shown, a pixel outside the image or
+            without depth, or the same point twice.
     """
     if not length_mm > 0:
         raise InputError(f"the known length is {length_mm:g} mm; expected a positive number")
+    main = run.info.get("main_segment", 0)
+    if any(row.index == frame and row.segment != main for row in run.rows):
+        raise InputError(
+            f"frame {frame} is not in segment {main}, the one that the trajectory and the mesh show, and each segment "
+            "has a unit of its own; pick the points in a frame of that one"
+        )
     depth, confidence = run.depth(frame)
     points, errors = zip(*(_point(run, frame, depth, confidence, p) for p in (first, second)), strict=True)
     found = float(np.linalg.norm(points[0] - points[1]))

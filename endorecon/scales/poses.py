@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from endorecon.evaluate.trajectory import matched
@@ -12,6 +14,20 @@ from video_io.trajectory import Trajectory, align
 
 UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 LEAST_POSES = 4
+
+
+def read_path(path: Path) -> Trajectory:
+    """A trajectory in TUM's format.
+
+    Raises:
+        InputError: no such file, or one of another format.
+    """
+    try:
+        return Trajectory.read_tum(path)
+    except OSError as error:
+        raise InputError(f"the path '{path}' can't be read ({error.strerror}); give a TUM file of poses") from error
+    except ValueError as error:
+        raise InputError(f"the path can't be used: {error}; give a TUM file, time_s tx ty tz qx qy qz qw") from error
 
 
 def measure(run: Run, trajectory: Trajectory, unit: str, name: str) -> ScaleEstimate:

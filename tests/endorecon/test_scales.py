@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from endorecon import cli
 from endorecon.run import Run, read_run
-from endorecon.scales import add_estimate, estimates, length, poses
+from endorecon.scales import _swap, add_estimate, estimates, length, poses
 from endorecon.scales.base import ScaleEstimate
 from rendering.mesh import read_mesh
 from video_io.errors import InputError
@@ -66,6 +67,24 @@ def test_everything_is_brought_to_millimetres(run: Run) -> None:
     assert not [p for p in after.path.iterdir() if p.name.startswith(".")]
 
 
+def test_nothing_is_lost_where_the_exchange_fails(run: Run) -> None:
+    """The last thing to be exchanged can't be: a folder without a new one."""
+    before = (run.path / "trajectory.tum").read_text()
+    staging = run.path / ".scaling"
+    (staging / "depth").mkdir(parents=True)
+    (staging / "trajectory.tum").write_text("new")
+    with pytest.raises(OSError):
+        _swap(run.path, staging, ["depth", "trajectory.tum", "scene"])
+    assert (run.path / "trajectory.tum").read_text() == before
+    assert len(read_run(run.path).depth_indices) == 4 and read_run(run.path).mesh_path is not None
+
+
+def test_a_length_in_another_segment_is_refused(run: Run) -> None:
+    other = replace(run, info={**run.info, "main_segment": 1})
+    with pytest.raises(InputError, match="frame 0 is not in segment 1"):
+        length.measure(other, 1.0, 0, (60, 50), (100, 50))
+
+
 def test_the_report_says_where_the_scale_comes_from(run: Run) -> None:
     report = run.path / "report.html"
     report.write_text("<h1>a</h1><p class='scale'>Scale: up to scale\n.</p><p class='scale'>other</p>")
@@ -108,5 +127,9 @@ def test_the_command(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     assert f"scale: mm: the path in '{tmp_path / 'robot.tum'}', give or take 0.01 %" in out and "-33.33 %" in out
     assert read_run(run.path).trajectory.centres[-1, 2] == pytest.approx(12)
+    (tmp_path / "notes.txt").write_text("no poses\n")
+    for name, words in (("none.tum", "No such file"), ("notes.txt", "expected 8 numbers")):
+        assert cli.main(["scale", str(run.path), "--poses", str(tmp_path / name)]) == 2
+        assert words in capsys.readouterr().err
     assert cli.main(["scale", str(run.path), "--length-mm", "3"]) == 2
     assert "needs all of --length-mm MM, --frame N and --points" in capsys.readouterr().err
