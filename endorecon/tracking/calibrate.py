@@ -19,7 +19,7 @@ from video_io.frame import Frame
 
 # Every second frame serves: twice the motion for the same work.
 STRIDE, FRAMES = 2, (16, 32, 64)
-SURE_STD = 0.05
+SURE_STD = 0.04
 LEAST_FRAMES, LEAST_KEYFRAMES = 8, 3
 # What was known before has to be at least this much surer afterwards.
 SURER = 0.8
