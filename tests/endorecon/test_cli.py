@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from made_run import write_run
 
-from endorecon import cli
+from endorecon import cli, commands
+from endorecon.commands.base import named_input
 from endorecon.run import FrameRow, RunWriter
 from video_io.datasets import open_truth
 from video_io.view import View
 
 
 def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ([], ["reconstruct"], ["adapt"], ["view"], ["evaluate"], ["simulate"], ["models"]):
+    for command in ([], *([name] for name in commands.names())):
         with pytest.raises(SystemExit) as end:
             cli.main([*command, "--help"])
         assert end.value.code == 0
@@ -67,10 +68,10 @@ def test_as_a_program_it_exits_with_the_same_code(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_is_no_stack_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(command: cli.Models) -> int:
+    def interrupted(command: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli._RUNNERS, cli.Models, interrupted)
+    monkeypatch.setattr("endorecon.commands.models.run", interrupted)
     assert cli.main(["models"]) == 130
     assert capsys.readouterr().err == "endorecon: stopped\n"
 
@@ -143,8 +144,8 @@ def test_evaluate_of_the_truth_finds_no_error(clip: Path, tmp_path: Path, capsys
     [("a/colonoscopy.mp4", "colonoscopy"), ("demo", "demo"), (".", Path.cwd().name), ("x/frames", "frames")],
 )
 def test_the_run_is_named_after_its_input(given: str, name: str) -> None:
-    assert cli._input(Path(given))[1] == name
+    assert named_input(Path(given))[1] == name
 
 
 def test_the_demo_clip_is_there() -> None:
-    assert cli._input(Path("demo"))[0].is_file()
+    assert named_input(Path("demo"))[0].is_file()
