@@ -18,6 +18,7 @@ from endorecon.ahead import ahead
 from endorecon.clock import Clock
 from endorecon.run import FrameRow
 from endorecon.tracking.closing import Closed, close_loops
+from endorecon.tracking.dense import ManyViews
 from endorecon.tracking.densify import Correction, NetworkDepth
 from endorecon.tracking.observation import Observation, Refused
 from endorecon.tracking.refine import FocalPrior, Refined, refine
@@ -228,6 +229,7 @@ def show(rows: list[FrameRow], clip: Clip, work: Work, place: Callable[[int], Pl
 def finals(tracker: Tracker, result: Result, work: Work, clock: Clock) -> Iterator[Observation]:
     """Every placed frame again, with its refined pose and its corrected depth; its row is brought up to date."""
     rows, unsure = {row.index: k for k, row in enumerate(result.rows)}, spoiled(result.rows)
+    views = many_views(tracker, result, work, {result.rows[k].index for k in unsure if 0 <= k < len(result.rows)})
     for frame, net, _ in clock.each("read again", work.spool.read()):
         if frame.index not in tracker.placed:
             continue
@@ -243,8 +245,24 @@ def finals(tracker: Tracker, result: Result, work: Work, clock: Clock) -> Iterat
             grade = "red"
         result.rows[rows[frame.index]] = replace(row, figures=figures, grade=grade)
         with clock.stage("correct"):
-            final = net.observe(frame, *result.place(segment, number), segment, row.is_keyframe, figures)
+            camera, pose, correction = result.place(segment, number)
+            correction = views[segment].sharpen(number, net, frame.use_mask, correction)
+            final = net.observe(frame, camera, pose, correction, segment, row.is_keyframe, figures)
         yield final
+
+
+def many_views(tracker: Tracker, result: Result, work: Work, useless: set[int]) -> list[ManyViews]:
+    """For each segment, its frames as views that sharpen each other's depth; `useless` are indices in the source."""
+    index = {place: index for index, place in tracker.placed.items()}
+    return [
+        ManyViews(
+            refined.camera,
+            refined.world_from_cam,
+            lambda number, segment=segment: work.spool.at(index[segment, number])[0],
+            frozenset(n for n in range(len(refined.world_from_cam)) if index.get((segment, n), -1) in {-1, *useless}),
+        )
+        for segment, refined in enumerate(result.segments)
+    ]
 
 
 def spoiled(rows: list[FrameRow]) -> set[int]:
