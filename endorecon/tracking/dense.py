@@ -25,9 +25,11 @@ Float = NDArray[np.float64]
 
 STRIDE_PX = 5
 RADIUS_PX = 4
+SAMPLE_PX = 2  # between the pixels of a patch that are compared
 REACH_PX = 3  # over which a patch's plane is measured
 MOST_SHIFT = 0.3  # of the log distance
 LEAST_CORRELATION = 0.3
+LEAST_ZOOM, MOST_ZOOM = 0.3, 4.0  # of a patch's area
 # Chosen on five phantom clips (of `endorecon simulate`): patches err by about three times what their images say, by .01
 # at least; the shifts of neighbours differ by .03; and they are all believed before the start is.
 OVERCONFIDENCE, SURE_STD, STIFFNESS, START_STD = 3.0, 0.01, 0.03, 0.2
@@ -36,8 +38,9 @@ OVERCONFIDENCE, SURE_STD, STIFFNESS, START_STD = 3.0, 0.01, 0.03, 0.2
 PARALLAXES, MOST_FRAMES, LEAST_PARALLAX = (0.08, 0.16, 0.3), 40, 0.02
 FINE_PX, COARSE_PX = 1.0, 10.0  # the texture that is compared lies between these scales
 _ITERATIONS = 6
-_STEP = 1e-3
+_STEP, _STILL = 1e-3, 2e-3
 _STEEPEST = 0.08  # log distance a pixel: a steeper slope is an edge of the tissue, across which no patch is a plane
+_NOWHERE = -1e6
 _JUMP = 0.15  # of the log distance between neighbours, from where one says little of the other
 
 
@@ -167,7 +170,7 @@ def _lines(
     camera: Camera, image: View, log_distance: NDArray[np.float32], pixel: NDArray[np.int64], others: Sequence[View]
 ) -> tuple[Float, Float, Float]:
     """Where patches at `pixel` (N, 2) lie in each other view: middles (J, N, 2), how small steps in the image map
-    (J, N, 2, 2), and the change of the middles with the log distance (J, N, 2). NaN where a view can't see them."""
+    (J, N, 2, 2), and the change of the middles with the log distance (J, N, 2). Far outside where they are not seen."""
     (x, y), rays = pixel.T, camera.ray_map()
 
     def slope(dx: int, dy: int) -> NDArray[np.float32]:
@@ -182,9 +185,9 @@ def _lines(
         rays[y + REACH_PX, x] * np.exp(far + slope(0, REACH_PX))[:, None],
     ])  # fmt: skip
     from_cam = np.stack([np.linalg.inv(other.world_from_cam) @ image.world_from_cam for other in others])
-    moved = np.einsum("jab,knb->jkna", from_cam[:, :3, :3], points) + from_cam[:, None, None, :3, 3]
-    seen, ahead = camera.project(moved)
-    seen = np.where(ahead[..., None], seen, np.nan)
+    moved = points.reshape(-1, 3) @ from_cam[:, :3, :3].swapaxes(1, 2) + from_cam[:, None, :3, 3]
+    seen, ahead = camera.project(moved.reshape(len(others), *points.shape))
+    seen = np.where(ahead[..., None], seen, _NOWHERE)
     middle = seen[:, 0]
     warp = np.stack([seen[:, 2] - middle, seen[:, 3] - middle], -1) / REACH_PX
     return middle, warp, (seen[:, 1] - middle) / _STEP
@@ -192,82 +195,75 @@ def _lines(
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _search(  # type: ignore[no-untyped-def]
-    grey, use_mask, pixel, others, middle, warp, line, shift, information, correlation
+    texture, use_mask, pixel, others, middle, warp, line, shift, information, correlation
 ):
-    side = 2 * RADIUS_PX + 1
-    height, width = grey.shape
-    template, use = np.zeros((side, side), np.float32), np.zeros((side, side), np.bool_)
-    seen, change = np.zeros((side, side), np.float32), np.zeros((side, side), np.float32)
+    height, width = texture.shape
+    size = (2 * RADIUS_PX // SAMPLE_PX + 1) ** 2
+    one, none = np.float32(1), np.float32(0)
+    u, v = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    template, use = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    seen, change = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    for k in range(size):
+        u[k] = k % (2 * RADIUS_PX // SAMPLE_PX + 1) * SAMPLE_PX - RADIUS_PX
+        v[k] = k // (2 * RADIUS_PX // SAMPLE_PX + 1) * SAMPLE_PX - RADIUS_PX
     for n in range(len(pixel)):
-        count, mean = 0, 0.0
-        for r in range(side):
-            for c in range(side):
-                row, column = pixel[n, 1] + r - RADIUS_PX, pixel[n, 0] + c - RADIUS_PX
-                template[r, c] = grey[row, column]
-                use[r, c] = use_mask[row, column]
-                if use[r, c]:
-                    mean += template[r, c]
-                    count += 1
-        if count < 0.7 * side * side:
+        count, mean, spread = none, none, none
+        for k in range(size):
+            row, column = pixel[n, 1] + int(v[k]), pixel[n, 0] + int(u[k])
+            use[k] = one if use_mask[row, column] else none
+            template[k] = texture[row, column]
+            count += use[k]
+            mean += use[k] * template[k]
+        if count < 0.7 * size:
             continue
         mean /= count
-        spread = 0.0
-        for r in range(side):
-            for c in range(side):
-                if use[r, c]:
-                    spread += (template[r, c] - mean) ** 2
+        for k in range(size):
+            template[k] = use[k] * (template[k] - mean)
+            spread += template[k] * template[k]
         if spread < 1e-6 * count:
             continue
         moved, best = 0.0, 0.0
         for _ in range(_ITERATIONS):
             hessian, slope, error, alike, weights = 0.0, 0.0, 0.0, 0.0, 0.0
             for j in range(len(others)):
-                x0 = middle[j, n, 0] + moved * line[j, n, 0] - 0.5
-                y0 = middle[j, n, 1] + moved * line[j, n, 1] - 0.5
-                a00, a01 = warp[j, n, 0, 0], warp[j, n, 0, 1]
-                a10, a11 = warp[j, n, 1, 0], warp[j, n, 1, 1]
+                x0 = np.float32(middle[j, n, 0] + moved * line[j, n, 0] - 0.5)
+                y0 = np.float32(middle[j, n, 1] + moved * line[j, n, 1] - 0.5)
+                a00, a01 = np.float32(warp[j, n, 0, 0]), np.float32(warp[j, n, 0, 1])
+                a10, a11 = np.float32(warp[j, n, 1, 0]), np.float32(warp[j, n, 1, 1])
                 wide = (abs(a00) + abs(a01)) * RADIUS_PX
                 tall = (abs(a10) + abs(a11)) * RADIUS_PX
                 if not (x0 - wide >= 0 and y0 - tall >= 0 and x0 + wide < width - 1 and y0 + tall < height - 1):
                     continue
                 zoom = abs(a00 * a11 - a01 * a10)
-                if zoom < 0.3 or zoom > 4:
+                if not (LEAST_ZOOM < zoom < MOST_ZOOM):
                     continue
-                image = others[j]
-                lx, ly = line[j, n, 0], line[j, n, 1]
-                sum_seen, sum_change = 0.0, 0.0
-                for r in range(side):
-                    for c in range(side):
-                        if not use[r, c]:
-                            continue
-                        u, v = c - RADIUS_PX, r - RADIUS_PX
-                        x, y = x0 + a00 * u + a01 * v, y0 + a10 * u + a11 * v
-                        column, row = int(x), int(y)
-                        a, b = x - column, y - row
-                        i00, i01 = image[row, column], image[row, column + 1]
-                        i10, i11 = image[row + 1, column], image[row + 1, column + 1]
-                        top, bottom = i00 + a * (i01 - i00), i10 + a * (i11 - i10)
-                        value = top + b * (bottom - top)
-                        along = lx * ((1 - b) * (i01 - i00) + b * (i11 - i10)) + ly * (bottom - top)
-                        seen[r, c], change[r, c] = value, along
-                        sum_seen += value
-                        sum_change += along
+                image, lx, ly = others[j], np.float32(line[j, n, 0]), np.float32(line[j, n, 1])
+                sum_seen, sum_change = none, none
+                for k in range(size):
+                    x, y = x0 + a00 * u[k] + a01 * v[k], y0 + a10 * u[k] + a11 * v[k]
+                    column, row = int(x), int(y)
+                    a, b = x - np.float32(column), y - np.float32(row)
+                    i00, i01 = image[row, column], image[row, column + 1]
+                    i10, i11 = image[row + 1, column], image[row + 1, column + 1]
+                    top, bottom = i00 + a * (i01 - i00), i10 + a * (i11 - i10)
+                    seen[k] = top + b * (bottom - top)
+                    change[k] = lx * ((one - b) * (i01 - i00) + b * (i11 - i10)) + ly * (bottom - top)
+                    sum_seen += use[k] * seen[k]
+                    sum_change += use[k] * change[k]
                 sum_seen /= count
                 sum_change /= count
-                seen_spread, product, jj, js, jt = 1e-9, 0.0, 0.0, 0.0, 0.0
-                for r in range(side):
-                    for c in range(side):
-                        if not use[r, c]:
-                            continue
-                        s, k, t = seen[r, c] - sum_seen, change[r, c] - sum_change, template[r, c] - mean
-                        seen_spread += s * s
-                        product += s * t
-                        jj += k * k
-                        js += k * s
-                        jt += k * t
-                likeness = product / np.sqrt(seen_spread * spread)
+                ss, st, jj, js, jt = none, none, none, none, none
+                for k in range(size):
+                    s, c, t = use[k] * (seen[k] - sum_seen), use[k] * (change[k] - sum_change), template[k]
+                    ss += s * s
+                    st += s * t
+                    jj += c * c
+                    js += c * s
+                    jt += c * t
+                ss = max(ss, np.float32(1e-9))
+                likeness = st / np.sqrt(ss * spread)
                 weight = max(likeness - 0.3, 0.0) ** 2
-                gain = np.sqrt(spread / seen_spread)
+                gain = np.sqrt(spread / ss)
                 hessian += weight * gain * gain * jj
                 slope += weight * gain * (gain * js - jt)
                 # What is left of the patch once the other has its contrast, of which each pixel has its part.
@@ -284,7 +280,7 @@ def _search(  # type: ignore[no-untyped-def]
             if abs(moved) > MOST_SHIFT:
                 best = 0.0
                 break
-            if abs(step) < 1e-3:
+            if abs(step) < _STILL:
                 break
         shift[n], correlation[n] = moved, best
 
@@ -327,8 +323,8 @@ def _relax(value, weight, anchor, far, bond, found, information):  # type: ignor
             if r + 1 < rows:
                 down[r, c] = bond / (1 + ((far[r + 1, c] - far[r, c]) / _JUMP) ** 2)
     robust = weight.copy()
-    for sweep in range(120):
-        if sweep % 20 == 19:
+    for sweep in range(60):
+        if sweep % 15 == 14:
             for r in range(rows):
                 for c in range(columns):
                     e = (value[r, c] - found[r, c]) ** 2 * weight[r, c]
@@ -349,5 +345,5 @@ def _relax(value, weight, anchor, far, bond, found, information):  # type: ignor
                 if r + 1 < rows:
                     top += down[r, c] * found[r + 1, c]
                     total += down[r, c]
-                found[r, c] += 1.6 * (top / total - found[r, c])
+                found[r, c] += 1.7 * (top / total - found[r, c])
                 information[r, c] = total
