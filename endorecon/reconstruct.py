@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from endorecon.ahead import ahead
 from endorecon.clock import Clock
 from endorecon.run import FrameRow
+from endorecon.spool import Shelf
+from endorecon.surface import Surface
 from endorecon.tracking.closing import Closed, close_loops
 from endorecon.tracking.dense import ManyViews
 from endorecon.tracking.densify import Correction, NetworkDepth
@@ -100,7 +102,8 @@ def reconstruct(
     progress: Progress,
     focal: FocalPrior | None = None,
 ) -> Result:
-    """Reconstruct a clip in two passes: place every frame; then, with loops closed and all refined together, fuse.
+    """Reconstruct a clip: place every frame; with loops closed and all refined together, sharpen the frames' depth by
+    each other and fuse it; then save each frame's depth as the surface has it.
 
     Args:
         clip: the input, with its camera.
@@ -130,24 +133,21 @@ def reconstruct(
         result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
         with clock.stage("keep"):
             work.keep("refined", (tracker.placed, result))
-    scene, poses = None, {}
-    for final in ahead(finals(tracker, result, work, clock), 4):
-        with clock.stage("save"):
-            save(final)
-        if final.segment == result.main:
-            poses[final.frame.time_ns] = final.world_from_cam
-            with clock.stage("fuse"):
-                scene = scene or make_scene(_median_depth(final))
-                scene.integrate(final)
-        progress("fusing", len(poses), len(tracker.placed))
+    scene, shelf = fuse(tracker, result, make_scene, work, clock, progress)
+    surface = None
     if scene is not None:
-        result.trajectory = Trajectory(np.array(list(poses)), np.stack(list(poses.values())))
         with clock.stage("mesh"):
             result.mesh, result.scene_warnings = scene.mesh(), scene.warnings
-        del scene  # the views need room of their own
+            del scene  # the views need room of their own
+            if len(result.mesh.faces) and (tracker.given is None or tracker.given.rigid):
+                surface = Surface(result.mesh, result.segments[result.main].camera)
         with clock.stage("view"):
             watcher.refined(result.trajectory)
             watcher.mesh(result.mesh)
+    for number, final in enumerate(ahead(finals(tracker, result, surface, shelf, work, clock), 4)):
+        with clock.stage("save"):
+            save(final)
+        progress("saving", number + 1, len(tracker.placed))
     return result
 
 
@@ -226,10 +226,50 @@ def show(rows: list[FrameRow], clip: Clip, work: Work, place: Callable[[int], Pl
             watcher.observed(net.observe(frame, *place(row.index), row.segment, row.is_keyframe, figures))
 
 
-def finals(tracker: Tracker, result: Result, work: Work, clock: Clock) -> Iterator[Observation]:
-    """Every placed frame again, with its refined pose and its corrected depth; its row is brought up to date."""
+def fuse(
+    tracker: Tracker, result: Result, make_scene: Callable[[float], TsdfScene], work: Work, clock: Clock,
+    progress: Progress,
+) -> tuple[TsdfScene | None, Shelf]:  # fmt: skip
+    """The scene of the main segment, and what corrects each placed frame's depth once other views have been looked at,
+    in order. The main segment's trajectory goes into the result."""
+    scene, poses, shelf = None, {}, Shelf(work.folder / "corrections")
+    for number, seen in enumerate(ahead(sharpened(tracker, result, shelf, work, clock), 4)):
+        if seen.segment == result.main:
+            poses[seen.frame.time_ns] = seen.world_from_cam
+            with clock.stage("fuse"):
+                scene = scene or make_scene(_median_depth(seen))
+                scene.integrate(seen)
+        progress("fusing", number + 1, len(tracker.placed))
+    if poses:
+        result.trajectory = Trajectory(np.array(list(poses)), np.stack(list(poses.values())))
+    return scene, shelf
+
+
+def sharpened(
+    tracker: Tracker, result: Result, shelf: Shelf, work: Work, clock: Clock
+) -> Iterator[Observation]:
+    """Every placed frame with its refined pose and the depth that other views have agreed to."""
+    struck = spoiled(result.rows)
+    useless = {row.index for number, row in enumerate(result.rows) if number in struck}
+    views = many_views(tracker, result, work, useless)
+    for frame, net, _ in clock.each("read again", work.spool.read()):
+        if frame.index not in tracker.placed:
+            continue
+        segment, number = tracker.placed[frame.index]
+        camera, pose, correction = result.place(segment, number)
+        with clock.stage("compare"):
+            correction = views[segment].sharpen(number, net, frame.use_mask, correction)
+            shelf.put(np.stack([correction.mean, correction.std]))
+            seen = net.observe(frame, camera, pose, correction, segment, False, {})
+        yield seen
+
+
+def finals(
+    tracker: Tracker, result: Result, surface: Surface | None, shelf: Shelf, work: Work, clock: Clock
+) -> Iterator[Observation]:
+    """Every placed frame once more, with its final depth; its row is brought up to date."""
     rows, unsure = {row.index: k for k, row in enumerate(result.rows)}, spoiled(result.rows)
-    views = many_views(tracker, result, work, {result.rows[k].index for k in unsure if 0 <= k < len(result.rows)})
+    corrections = shelf.all()
     for frame, net, _ in clock.each("read again", work.spool.read()):
         if frame.index not in tracker.placed:
             continue
@@ -245,8 +285,10 @@ def finals(tracker: Tracker, result: Result, work: Work, clock: Clock) -> Iterat
             grade = "red"
         result.rows[rows[frame.index]] = replace(row, figures=figures, grade=grade)
         with clock.stage("correct"):
-            camera, pose, correction = result.place(segment, number)
-            correction = views[segment].sharpen(number, net, frame.use_mask, correction)
+            camera, pose, _ = result.place(segment, number)
+            correction = Correction(*next(corrections))
+            if surface is not None and segment == result.main:
+                correction = surface.correct(net, correction, pose)
             final = net.observe(frame, camera, pose, correction, segment, row.is_keyframe, figures)
         yield final
 

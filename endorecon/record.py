@@ -28,12 +28,6 @@ from video_io.sources import open_source
 
 if TYPE_CHECKING:
     from foundation_adapters.estimator import Estimator
-    from rendering.mesh import Mesh
-
-# Where the fused surface and a frame's own depth differ by more, something stands before or behind the surface.
-MOST_LOG_GAP = 0.25
-# Surfaces seen at a flatter angle than this are badly fused.
-LEAST_COSINE = 0.2
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,6 @@ def record(
     every: int = 1,
     max_frames: int | None = None,
     fps: float = 30.0,
-    surface: bool = True,
     progress: Progress = lambda *_: None,
 ) -> Recorded:
     """Reconstruct a video with the present model, and keep what is trusted of it.
@@ -104,7 +97,6 @@ def record(
         work: a folder for what waits between the passes.
         camera: calibration of the input's whole image; without it the intrinsics are estimated.
         every, max_frames, fps: which frames; see `open_source`.
-        surface: take depth from the fused surface where there is one, else from each frame alone.
         progress: called with a stage's name, frames done, and how many there are.
 
     Raises:
@@ -131,14 +123,14 @@ def record(
         )
     if result.interrupted:
         raise KeyboardInterrupt
-    found = _trusted(kept, result, input.name, surface)
+    found = _trusted(kept, result, input.name)
     if not found:
         raise InputError(f"nothing can be learnt from '{input}': {_why(result, kept)}")
     return Recorded(found, _notes(result, found, input.name), sum(clock.seconds.values()))
 
 
-def _trusted(kept: dict[int, _Kept], result: Result, name: str, surface: bool) -> list[Recording]:
-    """Segments of enough frames whose poses are not graded red; the main one with depth from its surface."""
+def _trusted(kept: dict[int, _Kept], result: Result, name: str) -> list[Recording]:
+    """Segments of enough frames whose poses are not graded red."""
     found = []
     for number, segment in sorted(kept.items()):
         if len(segment.rgb) < LEAST_FRAMES or result.verdicts[number].grade == "red":
@@ -146,30 +138,8 @@ def _trusted(kept: dict[int, _Kept], result: Result, name: str, surface: bool) -
         recording = segment.recording(name)
         if not any(len(near) for near in recording.neighbours):
             continue
-        if surface and number == result.main and result.mesh is not None and len(result.mesh.faces):
-            recording = on_surface(recording, result.mesh)
         found.append(recording)
     return found
-
-
-def on_surface(recording: Recording, mesh: Mesh) -> Recording:
-    """The recording with the distances of a mesh in the same world, where they do not contradict the frames' own."""
-    from dataclasses import replace
-
-    from rendering.mesh import Caster
-
-    caster = Caster(mesh)
-    h, w = recording.distance.shape[1:]
-    camera = recording.camera.scaled(w, h)
-    rays = np.nan_to_num(camera.ray_map())
-    distances = []
-    for own, pose in zip(recording.distance, recording.world_from_cam, strict=True):
-        hits = caster.cast(camera, pose)
-        known = (hits.faces >= 0) & (own > 0) & (-(hits.normals * rays).sum(-1) > LEAST_COSINE)
-        seen = np.where(known, hits.depth / np.maximum(rays[..., 2], 1e-3), 1.0)
-        gap = np.abs(np.log(seen / np.where(known, own, 1.0)))
-        distances.append(np.where(known & (gap < MOST_LOG_GAP), seen, own).astype(np.float32))
-    return replace(recording, distance=np.stack(distances))
 
 
 def _why(result: Result, kept: dict[int, _Kept]) -> str:

@@ -87,6 +87,44 @@ class Spool:
                 yield _unpacked(index, time_ns, (height, width), body)
 
 
+class Shelf:
+    """A file in which arrays are put down, to be taken up again in the same order."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the file.
+
+        Raises:
+            InputError: it can't be made.
+        """
+        self.path = path
+        try:
+            self._file = open(path, "wb")  # noqa: SIM115 - closed by `all`
+        except OSError as error:
+            raise _full(path, error) from error
+
+    def put(self, array: NDArray[Any]) -> None:
+        """Add one.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        try:
+            np.save(self._file, array, allow_pickle=False)
+        except OSError as error:
+            raise _full(self.path, error) from error
+
+    def all(self) -> Iterator[NDArray[Any]]:
+        """All of them; nothing can be added any more."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise _full(self.path, error) from error
+        with open(self.path, "rb") as file:
+            end = self.path.stat().st_size
+            while file.tell() < end:
+                yield np.load(file, allow_pickle=False)
+
+
 def _whole(path: Path) -> tuple[list[int], dict[int, int]]:
     """Where each whole record begins, and where the last one ends; numbers of the records by source index."""
     at, number = [0], {}

@@ -10,12 +10,10 @@ import pytest
 
 from endorecon import cli
 from endorecon.adapt import adapt_videos
-from endorecon.record import on_surface, record
+from endorecon.record import record
 from foundation_adapters.adaptation import Config
 from foundation_adapters.adapter_files import read_card
 from foundation_adapters.estimator import load_estimator
-from foundation_adapters.recordings import Recording
-from rendering.mesh import Mesh
 from rendering.phantom.clip import Video, simulate
 from video_io.camera import Camera
 from video_io.clip import Clip
@@ -82,24 +80,6 @@ def test_what_is_trusted_of_a_recording(phantom: Path, tmp_path: Path) -> None:
     assert known.mean() > 0.7
     assert (recording.confidence[known] > 0).all()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_depth_is_taken_from_the_surface_where_it_does_not_contradict() -> None:
-    camera = Camera.pinhole(32, 32, 30.0, 30.0, 16.0, 16.0)
-    own = np.full((1, 16, 16), 11.0, np.float32)
-    own[0, 0, 0], own[0, 5, 5] = 20.0, 0.0
-    recording = Recording(
-        "wall", camera, np.zeros((1, 32, 32, 3), np.uint8), np.ones((1, 32, 32), bool), own,
-        np.ones((1, 16, 16), np.float32), np.eye(4)[None],
-    )  # fmt: skip
-    # A wall at z = 10; its half x < 0 alone.
-    wall = Mesh(np.array([[-90, -90, 10], [0, -90, 10], [0, 90, 10], [-90, 90, 10]]), np.array([[0, 2, 1], [0, 3, 2]]))
-    found = on_surface(recording, wall).distance[0]
-    rays = camera.scaled(16, 16).ray_map()
-    assert found[8, 3] == pytest.approx(10 / rays[8, 3, 2], rel=1e-5)
-    assert found[8, 12] == 11.0  # no surface there
-    assert found[0, 0] == 20.0  # contradicts it
-    assert found[5, 5] == 0.0  # nothing was known
 
 
 def pictures_of(kind: str) -> list[np.ndarray]:
