@@ -1,4 +1,4 @@
-"""The corruption benchmark as a picture: how many times the clean error, by corruption, severity and part. Plain SVG."""
+"""The corruption benchmark as a picture: how many times the clean error, by corruption, severity and part; SVG."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from endorecon.evaluate.corruption_results import UNITS, Results, Score, scores
 from endorecon.evaluate.corruptions import Plan
 
 _ROW, _COLUMN, _NAMES, _TOP, _GAP = 20, 42, 120, 58, 26
-# From as good as clean to eight times as bad, by the logarithm.
+# From as good as clean to ten times as bad, by the logarithm.
 _SHADES = ((255, 255, 255), (254, 217, 142), (236, 112, 66), (165, 22, 40), (60, 5, 30))
-_WORST = 8.0
+_WORST = 10.0
 
 
 def svg(results: Results, plan: Plan) -> str:

@@ -23,7 +23,7 @@ DEPTH, RUN = "depth", "run"
 SCORED = {
     "depth": ("abs_rel", DEPTH), "pose": ("pose_error_percent", RUN), "surface": ("surface_error_percent", RUN),
 }  # fmt: skip
-UNITS = {"depth": "AbsRel", "pose": "% of the path", "surface": "% of the depth"}
+UNITS = {"depth": "AbsRel", "pose": "% of the path", "surface": "100 - F-score, %"}
 _RESULTS = "results.jsonl"
 
 

@@ -5,7 +5,7 @@ Every corruption of `video_io.corruptions` at every severity against the same cl
 divided by as many times the clean error, and the mean of that over the corruptions.
 
 No clip is left out of a mean because a run failed on it. Where a run has no pose, the camera counts as one at rest, in
-the middle of the true path; a run without a surface is off by the whole depth.
+the middle of the true path; where it has no surface, nothing is near the true one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from foundation_adapters.estimator import Estimator
 
 DEPTH_FRAMES = 10  # of a clip, evenly spaced, whose depth is looked at
-NO_SURFACE_PERCENT = 100.0
+NEAR = 0.05  # of the median depth: what still counts as the same surface
+SURFACE_SAMPLES = 30_000
 FPS = 30.0
 PHANTOMS = (("colon", 901), ("passage", 902), ("abdomen", 903))
 # Of one measurement and of each frame of its clip, on two cores: what is told before the clean clips tell better.
@@ -211,7 +212,7 @@ class TestClip:
     @cached_property
     def seen(self) -> tuple[NDArray[np.float64], float, float]:
         """What of the true surface the whole clip saw, whatever a run has made of it; see `seen_points`."""
-        return seen_points(self.true_mesh, self.camera, self.path)
+        return seen_points(self.true_mesh, self.camera, self.path, SURFACE_SAMPLES)
 
     def surface(self, mesh: Mesh | None, ours: Trajectory, theirs: Trajectory) -> SurfaceErrors | None:
         """Errors of a run's surface, aligned by its poses; None without one."""
@@ -219,7 +220,8 @@ class TestClip:
             return None
         fit, (points, share, depth) = align_poses(ours, theirs), self.seen
         moved = mesh.transformed(fit.matrix, fit.scale)
-        return surface_errors(moved, self.true_mesh, points, depth, fit.scale, share, samples=30_000)
+        near = (NEAR * depth,)
+        return surface_errors(moved, self.true_mesh, points, depth, fit.scale, share, near, SURFACE_SAMPLES)
 
     def damaged(self, item: Item, seed: int) -> Iterator[tuple[int, Image]]:
         """The item's pictures, each with the number of the frame in whose place it stands."""
@@ -288,8 +290,9 @@ def measure_run(
         length of the true path; 0 where nothing is tracked;
         pose_error_percent: the same over all pictures shown, where each that is not tracked counts as a camera at rest
         in the middle of the path;
-        surface_error_percent: mean distance from the run's surface to the true one and back from what of it was in
-        view, in % of the median depth; f_score: at 2 mm; segments.
+        surface_error_percent: 100 - the F-score in % at a twentieth of the median depth: how much of the run's surface
+        is not near the true one, and how much of what the whole clip saw has no surface of the run near it;
+        segments.
         And a sentence where there was no run.
     """
     from endorecon.run import read_run
@@ -327,10 +330,10 @@ def run_figures(
     if clip.truth.mesh_path is None:
         return figures
     if surface is None:
-        return {**figures, "surface_error_percent": NO_SURFACE_PERCENT, "f_score": 0.0}
-    both = (surface.accuracy_mean + surface.completeness_mean) / 2
-    error = min(100 * both / clip.seen[2], NO_SURFACE_PERCENT)
-    return {**figures, "surface_error_percent": error, "f_score": surface.f_score[2.0]}
+        return {**figures, "surface_error_percent": 100.0}
+    (f_score,), (precision,), (recall,) = (s.values() for s in (surface.f_score, surface.precision, surface.recall))
+    shares = {"precision": precision, "recall": recall, "accuracy_percent": surface.accuracy_percent}
+    return {**figures, **shares, "surface_error_percent": 100 * (1 - f_score)}
 
 
 def write_video(path: Path, shown: Sequence[tuple[int, Image]], fps: float) -> None:
