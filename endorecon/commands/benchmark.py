@@ -70,6 +70,10 @@ def run(command: Benchmark) -> int:
         corruptions.check(corruptions.names()[0], severity)
     if command.frames < 10:
         raise InputError(f"clips of {command.frames} frames are too short to reconstruct; give --frames 10 or more")
+    from video_io.datasets import open_truth
+
+    for clip in command.clips:
+        open_truth(clip)
     from endorecon.evaluate import corruption_plot, corruption_results
     from endorecon.evaluate import corruptions as bench
     from endorecon.work import program

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,13 +100,12 @@ class Results:
         with open(self.path, "a") as file:
             file.write(json.dumps(asdict(row)) + "\n")
 
-    def mean(self, figure: str, part: str, corruption: str, severity: int) -> float:
-        """Mean of a figure over the clips; NaN where nothing was measured."""
-        values = [
-            row.figures[figure]
-            for item, row in self.rows.items()
-            if (item.part, item.corruption, item.severity) == (part, corruption, severity)
-        ]
+    def mean(self, figure: str, part: str, corruption: str, severity: int, clips: Sequence[str]) -> float:
+        """Mean of a figure over those of the clips whose truth allows it; NaN where none does or one is missing yet."""
+        rows = [self.rows.get(Item(clip, corruption, severity, part)) for clip in clips]
+        if not all(rows):
+            return float("nan")
+        values = [row.figures[figure] for row in rows if row and figure in row.figures]
         return float(np.mean(values)) if values else float("nan")
 
 
@@ -149,11 +149,12 @@ def scores(results: Results, plan: Plan) -> list[Score]:
     """Of each part, over the corruptions that were measured at every severity asked for."""
     found = []
     for part, (figure, measured) in SCORED.items():
-        clean = results.mean(figure, measured, CLEAN, 0)
+        clean = results.mean(figure, measured, CLEAN, 0, plan.clip_names)
         if measured not in plan.parts or np.isnan(clean):
             continue
         errors = {
-            name: {s: results.mean(figure, measured, name, s) for s in plan.severities} for name in plan.corruptions
+            name: {s: results.mean(figure, measured, name, s, plan.clip_names) for s in plan.severities}
+            for name in plan.corruptions
         }
         errors = {name: row for name, row in errors.items() if np.isfinite([*row.values()]).all()}
         relative = {name: float(np.mean([*row.values()])) / clean for name, row in errors.items()}
@@ -182,11 +183,11 @@ def table(results: Results, plan: Plan) -> str:
 
 def _tracked(results: Results, plan: Plan) -> str:
     """Share of the frames in the longest segment."""
-    clean = results.mean("tracked_share", RUN, CLEAN, 0)
+    clean = results.mean("tracked_share", RUN, CLEAN, 0, plan.clip_names)
     lines = [f"frames in the longest segment, %: clean {100 * clean:.0f}"]
     lines.append(f"  {'severity':<16}" + "".join(f"{s:>9}" for s in plan.severities))
     for name in plan.corruptions:
-        shares = [100 * results.mean("tracked_share", RUN, name, s) for s in plan.severities]
+        shares = [100 * results.mean("tracked_share", RUN, name, s, plan.clip_names) for s in plan.severities]
         if np.isfinite(shares).all():
             lines.append(f"  {name:<16}" + "".join(f"{share:>9.0f}" for share in shares))
     return "\n".join(lines)
@@ -211,7 +212,7 @@ def to_dict(results: Results, plan: Plan) -> dict[str, Any]:
     """Plain values for JSON: scores, and every measurement."""
     return {
         **results.facts,
-        "clips": [clip.name for clip in plan.clips],
+        "clips": list(plan.clip_names),
         "scores": [asdict(score) for score in scores(results, plan)],
         "measurements": [asdict(row) for row in results.rows.values()],
     }

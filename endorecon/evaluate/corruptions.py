@@ -71,19 +71,24 @@ class Plan:
     max_frames: int = 60
 
     def __post_init__(self) -> None:
-        known = [clip.resolve().name for clip in self.clips]
+        known = self.clip_names
         if double := next((name for name in known if known.count(name) > 1), None):
             raise InputError(f"two clips are called '{double}'; give each folder a name of its own")
 
+    @property
+    def clip_names(self) -> list[str]:
+        """Of the clips, in order."""
+        return [clip.resolve().name for clip in self.clips]
+
     def items(self) -> list[Item]:
         """All that is to be measured; first the clean clips, then severity by severity what is quick."""
-        found = [Item(clip.resolve().name, CLEAN, 0, part) for part in self.parts for clip in self.clips]
+        found = [Item(clip, CLEAN, 0, part) for part in self.parts for clip in self.clip_names]
         for part in self.parts:
             for severity in self.severities:
                 for name in self.corruptions:
                     # A frame that is lost has no depth to compare, and the others are as they were.
                     if not (part == DEPTH and name == "dropped"):
-                        found += [Item(clip.resolve().name, name, severity, part) for clip in self.clips]
+                        found += [Item(clip, name, severity, part) for clip in self.clip_names]
         return found
 
 
