@@ -70,13 +70,13 @@ def run(command: Benchmark) -> int:
         corruptions.check(corruptions.names()[0], severity)
     if command.frames < 10:
         raise InputError(f"clips of {command.frames} frames are too short to reconstruct; give --frames 10 or more")
-    from video_io.datasets import open_truth
-
-    for clip in command.clips:
-        open_truth(clip)
     from endorecon.evaluate import corruption_plot, corruption_results
     from endorecon.evaluate import corruptions as bench
-    from endorecon.work import program
+
+    parts = (bench.DEPTH,) if command.depth_only else (bench.DEPTH, bench.RUN)
+    for clip in command.clips:
+        bench.check_clip(clip, parts)
+    from endorecon.work import identity, program
     from foundation_adapters.estimator import load_estimator
 
     out = command.out or Path("benchmarks") / "corruptions"
@@ -85,7 +85,6 @@ def run(command: Benchmark) -> int:
         "model": command.model, "adapter": str(command.adapter or ""), "frames": command.frames, "seed": command.seed,
         "program": program(),
     }  # fmt: skip
-    results = corruption_results.Results.open(out, facts, command.overwrite)
     try:
         with Bars() as bars:
             clips = command.clips or bench.phantom_clips(out / "clips", command.frames, bars)
@@ -93,10 +92,12 @@ def run(command: Benchmark) -> int:
                 clips=tuple(clips),
                 corruptions=command.only or corruptions.names(),
                 severities=command.severities,
-                parts=(bench.DEPTH,) if command.depth_only else (bench.DEPTH, bench.RUN),
+                parts=parts,
                 seed=command.seed,
                 max_frames=command.frames,
             )
+            named = {name: identity(clip) for name, clip in zip(plan.clip_names, plan.clips, strict=True)}
+            results = corruption_results.Results.open(out, facts, named, command.overwrite)
             _say(bench.outlook(plan, results))
             bench.run(plan, results, estimator, _reconstructor(command), bars, _say)
     except KeyboardInterrupt:

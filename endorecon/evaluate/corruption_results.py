@@ -62,11 +62,14 @@ class Results:
     rows: dict[Item, Row] = field(default_factory=dict)
 
     @staticmethod
-    def open(folder: Path, facts: dict[str, Any], overwrite: bool = False) -> Results:
-        """Those that the folder holds.
+    def open(
+        folder: Path, facts: dict[str, Any], clips: dict[str, str] | None = None, overwrite: bool = False
+    ) -> Results:
+        """Those that the folder holds. `clips` tells by their names what tells them from others.
 
         Raises:
-            InputError: the folder holds results of another model, program or choice of frames; or can't be written.
+            InputError: the folder holds results of another model, program, choice of frames or clip of the same name;
+                or can't be written.
         """
         path = folder / _RESULTS
         results = Results(path, facts)
@@ -75,12 +78,18 @@ class Results:
             lines = path.read_text().splitlines() if path.is_file() and not overwrite else []
             parsed = [line for text in lines if (line := _parsed(text)) is not None]
             if parsed:
+                seen = parsed[0].pop("clips")
                 _check_facts(path, parsed[0], facts)
+                _check_facts(path, {**(clips or {}), **seen}, clips or {})
+                clips = seen | (clips or {})
                 for line in parsed[1:]:
                     row = Row(Item(**line["item"]), line["figures"], line["seconds"], line["note"])
                     results.rows[row.item] = row
             # Written anew, so that a line that was cut short when the last benchmark was stopped is gone.
-            told = [json.dumps(facts), *(json.dumps(asdict(row)) for row in results.rows.values())]
+            told = [
+                json.dumps({**facts, "clips": clips or {}}),
+                *(json.dumps(asdict(row)) for row in results.rows.values()),
+            ]
             partial = path.with_suffix(".part")
             partial.write_text("\n".join(told) + "\n")
             os.replace(partial, path)

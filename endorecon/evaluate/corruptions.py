@@ -181,32 +181,56 @@ def _measured(
     return Row(item, figures, round(time.perf_counter() - begun, 2), note)
 
 
+def check_clip(folder: Path, parts: Sequence[str]) -> Truth:
+    """The truth of a clip that allows all parts to be measured.
+
+    Raises:
+        InputError: no truth, or no camera, depth, or, for reconstructions, poses.
+    """
+    truth = open_truth(folder)
+    if truth.camera is None or truth.read_depth is None:
+        raise InputError(f"'{folder}' has no camera or no depth; the benchmark needs both; choose other --clips")
+    if RUN in parts and truth.trajectory is None:
+        raise InputError(f"'{folder}' has no poses to compare with; give --depth-only or choose other --clips")
+    return truth
+
+
 class TestClip:
     """A clip with truth, its pictures in memory, and the way in which its clean pictures are worked on.
 
+    Attributes:
+        truth: as its folder has it.
+        pictures: (H, W, 3) uint8 each.
+        clean: how the clean pictures are cut and masked.
+        camera: of a whole picture.
+        times_ns: of the pictures.
+
     Raises:
-        InputError: no truth, no camera, or no pictures.
+        InputError: see `check_clip`; or no pictures.
     """
 
     __test__ = False  # not for pytest
 
     def __init__(self, folder: Path, max_frames: int) -> None:
-        self.truth: Truth = open_truth(folder)
-        if self.truth.camera is None or self.truth.read_depth is None or self.truth.trajectory is None:
-            raise InputError(
-                f"'{folder}' has no camera, depth or poses; the corruption benchmark needs all three; choose other "
-                "--clips"
-            )
+        self.truth = check_clip(folder, (DEPTH,))
+        assert self.truth.camera is not None
         source = open_source(folder, max_frames=max_frames)
         self.pictures = [frame.rgb for frame in source.frames()][: self.truth.frame_count]
         self.clean = Clip.of(source, self.truth.camera)
-        self.camera, count, whole = self.truth.camera, len(self.pictures), self.truth.trajectory
-        self.path = Trajectory(whole.times_ns[:count], whole.world_from_cam[:count])
+        self.camera, count = self.truth.camera, len(self.pictures)
+        times = np.round(np.arange(count) * 1e9 / FPS).astype(np.int64)
+        self.times_ns = times if self.truth.trajectory is None else self.truth.trajectory.times_ns[:count]
 
     @property
     def fps(self) -> float:
         """Frames a second."""
-        return 1e9 / float(np.median(np.diff(self.path.times_ns))) if len(self.path) > 1 else FPS
+        return 1e9 / float(np.median(np.diff(self.times_ns))) if len(self.times_ns) > 1 else FPS
+
+    @cached_property
+    def path(self) -> Trajectory:
+        """The true path over the pictures."""
+        assert self.truth.trajectory is not None
+        return Trajectory(self.times_ns, self.truth.trajectory.world_from_cam[: len(self.times_ns)])
 
     @cached_property
     def true_mesh(self) -> Mesh:
@@ -256,7 +280,7 @@ def _depth_pairs(clip: TestClip, kept: Sequence[tuple[int, Image]], estimator: E
     assert clip.clean.camera is not None
     z = clip.clean.camera.ray_map()[..., 2]
     pairs = []
-    source = _Pictures(kept, clip.path.times_ns)
+    source = _Pictures(kept, clip.times_ns)
     for (number, _), frame in zip(kept, replace(clip.clean, source=source).frames(), strict=True):
         depth = estimator.estimate([frame]).depth[0]
         valid = np.isfinite(z) & (z > 1e-3) & (depth > 0)

@@ -149,6 +149,13 @@ def test_a_stopped_benchmark_goes_on(folder: Path, tmp_path: Path) -> None:
     assert Results.open(tmp_path, {"model": "tiny"}, overwrite=True).rows == {}
 
 
+def test_another_clip_of_the_same_name_is_told(tmp_path: Path) -> None:
+    Results.open(tmp_path, {}, {"a": "1"})
+    Results.open(tmp_path, {}, {"b": "2"})
+    with pytest.raises(InputError, match="holds results of another benchmark \\(a 1, now 3\\)"):
+        Results.open(tmp_path, {}, {"a": "3"})
+
+
 def test_a_failed_reconstruction_counts(folder: Path, tmp_path: Path) -> None:
     def reconstruct(*_: Path) -> Path:
         raise InputError("none of the frames could be placed")
