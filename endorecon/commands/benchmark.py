@@ -90,8 +90,8 @@ def run(command: Benchmark) -> int:
             clips = command.clips or bench.phantom_clips(out / "clips", command.frames, bars)
             plan = bench.Plan(
                 clips=tuple(clips),
-                corruptions=command.only or corruptions.names(),
-                severities=command.severities,
+                corruptions=tuple(dict.fromkeys(command.only)) or corruptions.names(),
+                severities=tuple(sorted({*command.severities})),
                 parts=parts,
                 seed=command.seed,
                 max_frames=command.frames,
