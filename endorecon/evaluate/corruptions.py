@@ -313,6 +313,9 @@ def measure_run(
 ) -> tuple[dict[str, float], str]:
     """A whole reconstruction of the pictures as a video, camera given: camera path and surface of its longest segment.
 
+    Raises:
+        KeyboardInterrupt: the reconstruction was stopped by hand.
+
     Returns:
         tracked_share: of the pictures shown;
         ate_percent: root mean square distance of the tracked camera centres after the best similarity, in % of the
@@ -333,6 +336,8 @@ def measure_run(
     write_camera(camera, clip.camera.cropped(0, 0, width, height))
     try:
         run = read_run(reconstruct(video, scratch / "run", camera))
+        if run.status == "interrupted":  # it has kept what it had, which is no measurement
+            raise KeyboardInterrupt
         record = RunRecord(run)
         ours, theirs = matched(record.trajectory, clip.path)
         ate = trajectory_errors(ours, theirs).ate_sim3

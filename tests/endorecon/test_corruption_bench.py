@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from made_run import write_run
+
 from endorecon import cli
 from endorecon.evaluate import corruption_plot, corruption_results
 from endorecon.evaluate.corruption_results import CLEAN, DEPTH, RUN, Item, Results, Row, scores, table, to_csv, to_dict
@@ -166,6 +168,18 @@ def test_a_failed_reconstruction_counts(folder: Path, tmp_path: Path) -> None:
     assert row.note == "none of the frames could be placed" and row.figures["tracked_share"] == 0
     assert row.figures["surface_error_percent"] == 100
     assert not (tmp_path / "scratch").exists()
+
+
+def test_a_reconstruction_stopped_by_hand_is_no_measurement(folder: Path, tmp_path: Path) -> None:
+    def reconstruct(video: Path, out: Path, camera: Path) -> Path:
+        told = write_run(out).path / "run.yaml"
+        told.write_text(told.read_text().replace("status: finished", "status: interrupted"))
+        return out
+
+    results = Results.open(tmp_path, {})
+    with pytest.raises(KeyboardInterrupt):
+        run(Plan((folder,), ("fog",), (5,), (RUN,), max_frames=FRAMES), results, None, reconstruct)
+    assert not results.rows
 
 
 def test_every_clip_has_a_seed_of_its_own() -> None:
