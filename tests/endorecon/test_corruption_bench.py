@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from made_run import write_run
 
 from endorecon import cli
