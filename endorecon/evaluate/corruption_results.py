@@ -186,17 +186,18 @@ def table(results: Results, plan: Plan) -> str:
             )  # fmt: skip
         lines.append("")
     if RUN in plan.parts:
-        lines += [_tracked(results, plan)]
+        lines += [_shares(results, plan, "tracked_share", "frames in the longest segment"), ""]
+        lines += [_shares(results, plan, "red_share", "tracked frames that the run itself grades red")]
     return "\n".join(lines).rstrip()
 
 
-def _tracked(results: Results, plan: Plan) -> str:
-    """Share of the frames in the longest segment."""
-    clean = results.mean("tracked_share", RUN, CLEAN, 0, plan.clip_names)
-    lines = [f"frames in the longest segment, %: clean {100 * clean:.0f}"]
+def _shares(results: Results, plan: Plan, figure: str, what: str) -> str:
+    """A share by corruption and severity, in %."""
+    clean = results.mean(figure, RUN, CLEAN, 0, plan.clip_names)
+    lines = [f"{what}, %: clean {100 * clean:.0f}"]
     lines.append(f"  {'severity':<16}" + "".join(f"{s:>9}" for s in plan.severities))
     for name in plan.corruptions:
-        shares = [100 * results.mean("tracked_share", RUN, name, s, plan.clip_names) for s in plan.severities]
+        shares = [100 * results.mean(figure, RUN, name, s, plan.clip_names) for s in plan.severities]
         if np.isfinite(shares).all():
             lines.append(f"  {name:<16}" + "".join(f"{share:>9.0f}" for share in shares))
     return "\n".join(lines)

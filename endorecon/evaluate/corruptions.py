@@ -324,7 +324,7 @@ def measure_run(
         in the middle of the path;
         surface_error_percent: 100 - the F-score in % at a twentieth of the median depth: how much of the run's surface
         is not near the true one, and how much of what the whole clip saw has no surface of the run near it;
-        segments.
+        segments; red_share: of the tracked frames, those that the run itself grades red.
         And a sentence where there was no run.
     """
     from endorecon.run import read_run
@@ -344,7 +344,9 @@ def measure_run(
     except InputError as error:
         return run_figures(clip, [n for n, _ in shown], 0, 0.0, None, 0), " ".join(str(error).split())
     surface = clip.surface(record.mesh(), ours, theirs)
-    return run_figures(clip, [n for n, _ in shown], len(ours), ate, surface, record.segments), ""
+    figures = run_figures(clip, [n for n, _ in shown], len(ours), ate, surface, record.segments)
+    grades = [row.grade for row in run.rows if row.status == "tracked"]
+    return {**figures, "red_share": grades.count("red") / max(len(grades), 1)}, ""
 
 
 def run_figures(
