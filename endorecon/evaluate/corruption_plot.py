@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from endorecon.evaluate.corruption_results import UNITS, Results, Score, scores
 from endorecon.evaluate.corruptions import Plan
 
-_ROW, _COLUMN, _NAMES, _TOP, _GAP = 20, 42, 120, 58, 26
+_ROW, _COLUMN, _NAMES, _TOP, _GAP = 20, 42, 120, 88, 26
 # From as good as clean to ten times as bad, by the logarithm.
 _SHADES = ((255, 255, 255), (254, 217, 142), (236, 112, 66), (165, 22, 40), (60, 5, 30))
 _WORST = 10.0
@@ -25,6 +25,7 @@ def svg(results: Results, plan: Plan) -> str:
         f'font-size="11">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
+    lines.append(_text(8, 16, "error, times that of the clean clips, by severity"))
     for row, name in enumerate(names):
         lines.append(_text(_NAMES - 8, _TOP + _ROW * (row + 0.7), name.replace("_", " "), "end"))
     lines.append(_text(_NAMES - 8, _TOP + _ROW * (len(names) + 0.7), "mean", "end", bold=True))
@@ -36,8 +37,9 @@ def svg(results: Results, plan: Plan) -> str:
 def _block(score: Score, names: Sequence[str], severities: Sequence[int], left: float) -> list[str]:
     clean = f"{score.clean:.3g}"
     lines = [
-        _text(left, 16, f"{score.part}: error relative to clean", bold=True),
-        _text(left, 31, f"clean {clean} {UNITS[score.part]}"),
+        _text(left, 36, score.part, bold=True),
+        _text(left, 50, UNITS[score.part]),
+        _text(left, 64, f"clean {clean}"),
     ]
     heads = [*(str(s) for s in severities), "mean"]
     lines += [_text(left + _COLUMN * (i + 0.5), _TOP - 7, head, "middle") for i, head in enumerate(heads)]
