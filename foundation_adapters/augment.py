@@ -1,7 +1,8 @@
 """Photometric augmentation of a batch, each image with its own draw; the two frames of a pair share theirs.
 
 What a renderer can't be trusted to vary as reality does: exposure, response, colour, uneven light, highlights, blood,
-blur, noise, compression, and the shape of the field of view.
+blur, noise, compression, and the shape of the field of view. And, rarely, what goes wrong in endoscopy: the registry of
+`video_io.corruptions`, which the corruption benchmark uses too.
 """
 
 from __future__ import annotations
@@ -9,12 +10,18 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from video_io import corruptions
+
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 _OUTSIDE_WEIGHT = 0.1
+# Share of the scenes that something goes wrong in; at the higher severities there may be little left to learn from.
+CORRUPTED, CORRUPTED_SEVERITIES = 0.15, (1, 2, 3)
+_PAIR_S = 0.1  # between the frames of a pair, about
 
 
 class Draw:
@@ -50,6 +57,7 @@ def augment(rgb: Tensor, pairs: int, generator: torch.Generator) -> tuple[Tensor
     _blur(x, draw)
     _noise(x, draw)
     x.clamp_(0, 1)
+    _corrupt(x, draw)
     _compress(x, draw)
     mask = _field_of_view(b, h, w, draw)
     dark = 0.02 * torch.rand(b, 3, 1, 1, generator=generator)
@@ -163,6 +171,33 @@ def _noise(x: Tensor, draw: Draw) -> None:
             noise = torch.randn(len(at), 3, h // factor, w // factor, generator=draw.generator)
             noise = noise if factor == 1 else F.interpolate(noise, (h, w), mode="bilinear")
             x[at] += noise * draw.uniform(0, strength, 1, 1, 1)[at]
+
+
+@lru_cache(maxsize=1)
+def corruptions_of_pictures() -> tuple[str, ...]:
+    """The corruptions that change how a picture looks."""
+    return tuple(name for name in corruptions.names() if not corruptions.describe(name).acts_on_order)
+
+
+def _corrupt(x: Tensor, draw: Draw) -> None:
+    """Something of the registry; over the frames of a pair it is the same event, a little later."""
+    at = draw.chosen(CORRUPTED)
+    if not len(at):
+        return
+    names = corruptions_of_pictures()
+    kind, severity, seed = (draw.uniform(0, 1)[at] for _ in range(3))
+    scene = draw.index[at].tolist()
+    for i, image in enumerate(at.tolist()):
+        again = i > 0 and scene[i] == scene[i - 1]
+        picture = np.ascontiguousarray((x[image] * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).numpy())
+        found = corruptions.corrupt(
+            picture,
+            names[int(kind[i] * len(names))],
+            CORRUPTED_SEVERITIES[int(severity[i] * len(CORRUPTED_SEVERITIES))],
+            seed=int(seed[i] * 2**24),
+            time_s=_PAIR_S * again,
+        )
+        x[image] = torch.from_numpy(found).permute(2, 0, 1).to(x.dtype) / 255
 
 
 @lru_cache(maxsize=1)

@@ -198,7 +198,8 @@ class Video:
 
         self._frame = av.VideoFrame
         self._container = av.open(str(path), "w")
-        self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        self._tick = 1 / Fraction(fps).limit_denominator(1001)
+        self._stream = self._container.add_stream("libx264", rate=1 / self._tick)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         # One thread, so that the same frames give the same file.
         self._stream.options = {"crf": str(crf), "preset": "fast", "bf": "0", "threads": "1"}
@@ -206,9 +207,12 @@ class Video:
     def __enter__(self) -> Video:
         return self
 
-    def write(self, rgb: NDArray[np.uint8]) -> None:
-        """Add a frame (H, W, 3) uint8."""
-        self._container.mux(self._stream.encode(self._frame.from_ndarray(rgb, format="rgb24")))
+    def write(self, rgb: NDArray[np.uint8], number: int | None = None) -> None:
+        """Add a frame (H, W, 3) uint8; `number`, which must rise, leaves room for frames that are missing."""
+        frame = self._frame.from_ndarray(rgb, format="rgb24")
+        if number is not None:
+            frame.pts, frame.time_base = number, self._tick
+        self._container.mux(self._stream.encode(frame))
 
     def __exit__(self, *_: object) -> None:
         self._container.mux(self._stream.encode(None))

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from video_io.levels import gained, noisy
+
 Image = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 Fault = Callable[[Sequence[Image], int, int, np.random.Generator], list[Image]]
 
-READ_NOISE, SHOT_NOISE = 0.005, 0.008  # as `rendering.phantom.clip` records
 RAMP_FRAMES = 4  # in which most faults come and go
 
 
@@ -97,8 +98,7 @@ def tool(pictures: Sequence[Image], first: int, end: int, rng: np.random.Generat
 def exposure(pictures: Sequence[Image], first: int, end: int, rng: np.random.Generator) -> list[Image]:
     """All of a sudden 2 to 3 times as much light, or as little."""
     gain = rng.uniform(2, 3) ** (1 if rng.random() < 0.5 else -1)
-    table = np.clip(255 * ((np.arange(256) / 255) ** 2.2 * gain) ** (1 / 2.2) + 0.5, 0, 255).astype(np.uint8)
-    return [cv2.LUT(p, table) if first <= n < end else p for n, p in enumerate(pictures)]
+    return [gained(p, gain) if first <= n < end else p for n, p in enumerate(pictures)]
 
 
 def frozen(pictures: Sequence[Image], first: int, end: int, rng: np.random.Generator) -> list[Image]:
@@ -109,13 +109,6 @@ def frozen(pictures: Sequence[Image], first: int, end: int, rng: np.random.Gener
 def cut(pictures: Sequence[Image], first: int, others: Sequence[Image]) -> list[Image]:
     """Another recording from frame `first` on, as after an edit."""
     return [*pictures[:first], *others[first : len(pictures)]]
-
-
-def noisy(picture: NDArray[np.floating], rng: np.random.Generator) -> Image:
-    """As the sensor records it (H, W, 3), in display levels 0 to 255."""
-    level = np.clip(picture / 255, 0, 1).astype(np.float32)
-    level += rng.standard_normal(level.shape, np.float32) * (READ_NOISE + SHOT_NOISE * np.sqrt(level))
-    return (np.clip(level, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 FAULTS: dict[str, Fault] = {

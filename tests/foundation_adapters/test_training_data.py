@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from foundation_adapters.augment import augment
+from foundation_adapters.augment import CORRUPTED_SEVERITIES, Draw, _corrupt, augment, corruptions_of_pictures
 from foundation_adapters.shards import Cut, fast_rays, full_cut, make_batch, open_folder, random_cut
 from foundation_adapters.train import Config, learning_rate, rotation_vector, train
 from video_io.camera import Camera
+from video_io.corruptions import corrupt
 from video_io.errors import InputError
 
 
@@ -107,6 +108,38 @@ def test_augmentation_keeps_the_range_and_is_shared_by_a_pair() -> None:
     # Noise alone differs between the frames of a pair.
     assert (changed[0] - changed[1]).abs().mean() < 0.05
     assert (changed - image).abs().mean() > 0.05
+
+
+def test_the_registry_of_corruptions_takes_part() -> None:
+    """Of 400 single images some 15 % are changed by it, each as `corrupt` does at a low or middle severity; the frames
+    of a pair get the same event."""
+    y, x = np.mgrid[:32, :48] / 48
+    picture = torch.from_numpy(np.stack([0.75 - 0.3 * x, 0.35 + 0.2 * y, 0.3 + 0.1 * x]).astype(np.float32))
+    images = (picture.repeat(404, 1, 1, 1) * 255).round() / 255
+    changed = images.clone()
+    _corrupt(changed, Draw(torch.Generator().manual_seed(0), 404, 2))
+    levels = (changed * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    before = (images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    hit = [i for i in range(404) if not np.array_equal(levels[i], before)]
+    assert 0.15 * 404 / 1.5 < len(hit) < 0.15 * 404 * 1.5
+    assert torch.equal(changed[[i for i in range(404) if i not in hit]], images[: 404 - len(hit)])
+    assert CORRUPTED_SEVERITIES == (1, 2, 3) and len(corruptions_of_pictures()) == 16
+    assert not {"frozen", "dropped"} & {*corruptions_of_pictures()}
+
+
+def test_a_pair_sees_the_same_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foundation_adapters.augment.CORRUPTED", 1.0)
+    calls = []
+
+    def noted(rgb, name, severity, seed, time_s):
+        calls.append((name, severity, seed, time_s))
+        return corrupt(rgb, name, severity, seed, time_s)
+
+    monkeypatch.setattr("video_io.corruptions.corrupt", noted)
+    _corrupt(torch.rand(6, 3, 32, 48), Draw(torch.Generator().manual_seed(3), 6, 2))
+    assert [c[3] for c in calls] == [0, 0.1, 0, 0.1, 0, 0]
+    assert calls[0][:3] == calls[1][:3] and calls[2][:3] == calls[3][:3]
+    assert len({c[2] for c in calls}) == 4
 
 
 def test_learning_rate_follows_the_time() -> None:
