@@ -118,36 +118,58 @@ def reconstruct(
         show(result.rows, clip, work, lambda index: result.place(*tracker.placed[index]), watcher)
     else:
         result = track(clip, estimator, tracker, watcher, work, clock, progress)
-        with clock.stage("loops"):
-            result.closed = close_loops(tracker, work.spool.at)
-            result.rows = [replace(row, segment=result.closed.number(row.segment)) for row in result.rows]
-        with clock.stage("refine"):
-            result.segments = [refine(segment, focal) for segment in tracker.segments]
-        with clock.stage("judge"):
-            judged = zip(tracker.segments, result.segments, strict=True)
-            result.verdicts = [judge(scene, found) for scene, found in judged]
-        result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
+        settle_all(tracker, result, work, clock, focal)
         with clock.stage("keep"):
             work.keep("refined", (tracker.placed, result))
-    scene, poses = None, {}
-    for final in ahead(finals(tracker, result, work, clock), 4):
+    fuse(tracker, result, make_scene, save, watcher, work, clock, progress)
+    return result
+
+
+def settle_all(tracker: Tracker, result: Result, work: Work, clock: Clock, focal: FocalPrior | None) -> None:
+    """The last word on all poses: close loops, refine each segment, judge it."""
+    with clock.stage("loops"):
+        result.closed = close_loops(tracker, work.spool.at)
+        result.rows = [replace(row, segment=result.closed.number(row.segment)) for row in result.rows]
+    with clock.stage("refine"):
+        result.segments = [refine(segment, focal) for segment in tracker.segments]
+    with clock.stage("judge"):
+        judged = zip(tracker.segments, result.segments, strict=True)
+        result.verdicts = [judge(scene, found) for scene, found in judged]
+    result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
+
+
+def fuse(
+    tracker: Tracker,
+    result: Result,
+    make_scene: Callable[[float], TsdfScene],
+    save: Callable[[Observation], None],
+    watcher: Watcher,
+    work: Work,
+    clock: Clock,
+    progress: Progress,
+) -> None:
+    """The trajectory of all placed frames, and the scene of those whose depth was kept, with the poses as they are in
+    the end."""
+    update_rows(tracker, result)
+    main = [row for row in result.rows if tracker.placed.get(row.index, (-1, 0))[0] == result.main]
+    if poses := {row.time_ns: result.place(*tracker.placed[row.index])[1] for row in main}:
+        result.trajectory = Trajectory(np.array(list(poses)), np.stack(list(poses.values())))
+    scene = None
+    for done, final in enumerate(ahead(finals(tracker, result, work, clock), 4), 1):
         with clock.stage("save"):
             save(final)
         if final.segment == result.main:
-            poses[final.frame.time_ns] = final.world_from_cam
             with clock.stage("fuse"):
                 scene = scene or make_scene(_median_depth(final))
                 scene.integrate(final)
-        progress("fusing", len(poses), len(tracker.placed))
+        progress("fusing", done, min(len(work.spool), len(tracker.placed)))
     if scene is not None:
-        result.trajectory = Trajectory(np.array(list(poses)), np.stack(list(poses.values())))
         with clock.stage("mesh"):
             result.mesh, result.scene_warnings = scene.mesh(), scene.warnings
         del scene  # the views need room of their own
         with clock.stage("view"):
             watcher.refined(result.trajectory)
             watcher.mesh(result.mesh)
-    return result
 
 
 def track(
@@ -225,25 +247,34 @@ def show(rows: list[FrameRow], clip: Clip, work: Work, place: Callable[[int], Pl
             watcher.observed(net.observe(frame, *place(row.index), row.segment, row.is_keyframe, figures))
 
 
+def update_rows(tracker: Tracker, result: Result) -> None:
+    """Bring the row of every placed frame up to date: how it fits after refinement, and how far it can be trusted."""
+    unsure = spoiled(result.rows)
+    for k, row in enumerate(result.rows):
+        if row.index not in tracker.placed:
+            continue
+        segment, number = tracker.placed[row.index]
+        expected = float(result.verdicts[segment].frame_percent[number])
+        grade = frame_grade(expected) if result.verdicts[segment].grade else ""
+        figures = {
+            **row.figures,
+            "refined_residual_px": float(result.segments[segment].residual_px[number]),
+            "expected_error_percent": expected,
+        }
+        result.rows[k] = replace(row, figures=figures, grade="red" if grade and k in unsure else grade)
+
+
 def finals(tracker: Tracker, result: Result, work: Work, clock: Clock) -> Iterator[Observation]:
-    """Every placed frame again, with its refined pose and its corrected depth; its row is brought up to date."""
-    rows, unsure = {row.index: k for k, row in enumerate(result.rows)}, spoiled(result.rows)
+    """Every placed frame whose depth was kept, with its refined pose and its corrected depth."""
+    rows = {row.index: row for row in result.rows}
     for frame, net, _ in clock.each("read again", work.spool.read()):
         if frame.index not in tracker.placed:
             continue
         segment, number = tracker.placed[frame.index]
-        refined, row = result.segments[segment], result.rows[rows[frame.index]]
-        figures = {
-            **row.figures,
-            "refined_residual_px": float(refined.residual_px[number]),
-            "expected_error_percent": (expected := float(result.verdicts[segment].frame_percent[number])),
-        }
-        grade = frame_grade(expected) if result.verdicts[segment].grade else ""
-        if grade and rows[frame.index] in unsure:
-            grade = "red"
-        result.rows[rows[frame.index]] = replace(row, figures=figures, grade=grade)
+        row = rows[frame.index]
         with clock.stage("correct"):
-            final = net.observe(frame, *result.place(segment, number), segment, row.is_keyframe, figures)
+            place = result.place(segment, number)
+            final = net.observe(frame, *place, segment, row.is_keyframe, dict(row.figures))
         yield final
 
 
