@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 DEMO = ROOT / "endorecon" / "demo" / "colon.mp4"
-LEAD_IN_S = 4.0  # a still picture before a clip with truth begins: what starting takes
+LEAD_IN_S = 20.0  # a still picture before a clip with truth begins: what starting takes on a slow machine
 
 
 def main() -> int:
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--size", default="1920x1080", help="of the stream")
     parser.add_argument("--file", action="store_true", help="play a file of that length instead of a server's stream")
+    parser.add_argument("--rate", type=int, default=30, help="frames a second that the server sends")
     parser.add_argument("--accuracy", nargs="*", type=Path, help="folders with truth")
     parser.add_argument("--out", type=Path, help="keep the runs here")
     parser.add_argument("--options", default="", help="further options for `endorecon live`")
@@ -47,20 +48,20 @@ def main() -> int:
         out = args.out or Path(scratch)
         out.mkdir(parents=True, exist_ok=True)
         if args.accuracy:
-            accuracy(args.accuracy, out, args.options.split())
+            accuracy(args.accuracy, args.rate, out, args.options.split())
         else:
-            speed(args.clip, args.minutes, args.size, args.file, out, args.options.split())
+            speed(args.clip, args.minutes, args.size, args.rate, args.file, out, args.options.split())
     return 0
 
 
 # -- speed --------------------------------------------------------------------------------------------------------
 
 
-def speed(clip: Path, minutes: float, size: str, as_file: bool, out: Path, options: list[str]) -> None:
+def speed(clip: Path, minutes: float, size: str, rate: int, as_file: bool, out: Path, options: list[str]) -> None:
     width, height = (int(side) for side in size.split("x"))
     loop = out / "loop.ts"
-    count = encode(there_and_back(clip), loop, width, height)
-    print(f"{clip.name}: {count} frames to and fro at {size}, {minutes:g} minutes", flush=True)
+    count = encode(there_and_back(clip), loop, width, height, rate)
+    print(f"{clip.name}: {count} frames to and fro at {size}, {rate} a second, {minutes:g} minutes", flush=True)
     seconds = minutes * 60
     if as_file:
         whole = out / "whole.ts"
@@ -130,7 +131,7 @@ def report(run: Run, out: Path) -> None:
 # -- accuracy -----------------------------------------------------------------------------------------------------
 
 
-def accuracy(folders: list[Path], out: Path, options: list[str]) -> None:
+def accuracy(folders: list[Path], rate: int, out: Path, options: list[str]) -> None:
     from endorecon.evaluate.protocol import RunRecord, evaluate
     from endorecon.job import reconstruct_video
     from endorecon.run import read_run
@@ -143,11 +144,12 @@ def accuracy(folders: list[Path], out: Path, options: list[str]) -> None:
         camera = folder / "intrinsics.json"
         pictures = list(decoded(folder / "video.mp4"))
         stream = out / f"{name}.ts"
-        lead = round(LEAD_IN_S * 30)
+        lead = round(LEAD_IN_S * rate)
         h, w = pictures[0].shape[:2]
-        encode([pictures[0]] * lead + pictures, stream, w, h, crf=10)
+        encode([pictures[0]] * lead + pictures, stream, w, h, rate, crf=10)
         with Server(stream, 0.0) as server:
-            live(server.address, out / f"{name}_live", 60.0, ["--camera", str(camera), "--timeout", "3", *options])
+            lasts = (len(pictures) + lead) / rate + 2
+            live(server.address, out / f"{name}_live", lasts, ["--camera", str(camera), *options])
         run = read_run(out / f"{name}_live")
         whole = reconstruct_video(folder / "video.mp4", out / f"{name}_whole", camera=camera, overwrite=True)
         usual = evaluate(RunRecord(read_run(whole)), truth).trajectory
@@ -219,9 +221,11 @@ def serve(file: Path, port: int, seconds: float) -> None:
                     to = output.add_stream_from_template(stream)
                     last = Fraction(0)
                     first: Fraction | None = None
+                    packets = 0
                     for packet in source.demux(stream):
                         if packet.dts is None:
                             continue
+                        packets += 1
                         at = packet.dts * packet.time_base
                         first = at if first is None else first
                         last = at - first
@@ -237,7 +241,7 @@ def serve(file: Path, port: int, seconds: float) -> None:
                 sink.write(chunk.getvalue())
                 chunk.seek(0)
                 chunk.truncate()
-                offset += last + Fraction(1, 30)
+                offset += last * (1 + Fraction(1, max(packets - 1, 1)))
                 if float(offset) > seconds + 60 or not seconds:
                     return
 
@@ -256,11 +260,11 @@ def there_and_back(path: Path) -> list[np.ndarray]:
     return pictures + pictures[-2:0:-1]
 
 
-def encode(pictures: list[np.ndarray], path: Path, width: int, height: int, crf: int = 20) -> int:
+def encode(pictures: list[np.ndarray], path: Path, width: int, height: int, rate: int, crf: int = 20) -> int:
     import av
 
     with av.open(str(path), "w", format="mpegts") as container:
-        stream = container.add_stream("libx264", rate=30)
+        stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": str(crf), "preset": "veryfast", "tune": "zerolatency", "g": "30"}
         for picture in pictures:
