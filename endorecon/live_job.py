@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -139,7 +140,7 @@ def _run(
         tracker = Tracker(intrinsics.camera, TrackerSettings(look=0))
         watching.start(), mapper.start(), source.begin()
         say("tracking; Ctrl-C ends it")
-        with clock.stage("track"):
+        with clock.stage("track"), _side_by_side():
             rows = live(clip, estimator, tracker, mapper, watching, pace, gauges, stop)
         source.reader.stop()
         mapper.finish()
@@ -247,6 +248,21 @@ def _views(path: Path, asked: Asked, say: Say) -> tuple[Views, Hub | None]:
             say(f"a closed window is opened again by: endorecon view {hub.address}")
     recording = RerunView(path / "recording.rrd", say=say, running=True, hub=hub)
     return Views([recording, ReportView(path / "report.html")]), hub
+
+
+@contextmanager
+def _side_by_side() -> Iterator[None]:
+    """What suits many threads: each of them on one core in OpenCV, and the interpreter's lock handed on sooner."""
+    import cv2
+
+    threads, interval = cv2.getNumThreads(), sys.getswitchinterval()
+    cv2.setNumThreads(1)
+    sys.setswitchinterval(0.001)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+        sys.setswitchinterval(interval)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,6 @@ LEAST_MEMBERS = 16
 OVERCONFIDENCE = 4.0
 # A focal length that moves further than this, in standard deviations of what was known before, is not believed.
 MOST_FOCAL_STD = 2.5
-NOTHING_KNOWN = Correction.constant(0.0)  # of frames that see no landmark; one for all of them
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def _members(scene: Map) -> list[int]:
     keys = scene.keyframes
     if len(keys) >= LEAST_MEMBERS:
         return keys
-    return sorted({*keys, *np.linspace(0, len(scene) - 1, min(LEAST_MEMBERS, len(scene))).astype(int).tolist()})
+    spread = np.linspace(0, len(scene) - 1, min(LEAST_MEMBERS, len(scene))).astype(int).tolist()
+    return sorted({*keys, *(number for number in spread if len(scene.sights[number].landmark))})
 
 
 def _drop_outliers(
@@ -167,7 +168,13 @@ def evidence(scene: Map, number: int, pose: Float) -> tuple[Float, Float, Float]
     return sight.pixels.astype(float), log_ratio.astype(float), variance
 
 
+@lru_cache(maxsize=16)
+def _flat(alpha: float) -> Correction:
+    """Of a frame that sees no landmark: the scale that it was tracked with; one for many frames in a row."""
+    return Correction.constant(alpha)
+
+
 def _correct(scene: Map, number: int, pose: Float) -> Correction:
     if not len(scene.sights[number].landmark):
-        return NOTHING_KNOWN
+        return _flat(float(scene.alpha[number]))
     return fit_correction(*evidence(scene, number, pose), scene.camera.width, scene.camera.height)

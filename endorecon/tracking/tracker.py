@@ -364,7 +364,8 @@ class Tracker:
         keys, last = scene.last_keyframes(self.settings.window), len(scene) - 1
         first = keys[0]
         between = np.linspace(first, last, min(self.settings.window_frames, last - first + 1)).astype(int)
-        frames = sorted({*keys, *between.tolist()})
+        # A live run lets go of what some frames saw.
+        frames = sorted({*keys, *(number for number in between.tolist() if len(scene.sights[number].landmark))})
         problem, members, numbers = scene.problem(frames, fixed=1 if first == 0 else 2)
         if not len(numbers):
             return
