@@ -207,6 +207,27 @@ def test_memory_is_let_go_of_but_for_key_frames(clip, estimator, monkeypatch) ->
     assert empty and not empty & kept and max(empty) < len(scene) - 4
 
 
+def test_of_many_key_frames_every_other_old_one_goes(monkeypatch) -> None:
+    """Nine key frames where eight are allowed: of the four oldest, the second and the fourth become usual frames."""
+    from video_io.camera import Camera
+    from video_io.frame import Frame
+
+    monkeypatch.setattr("endorecon.live.MOST_KEYS", 8)
+    camera = Camera.from_fov(64, 48, 1.2)
+    tracker = Tracker(camera)
+    scene = Map(camera)
+    tracker.segments.append(scene)
+    memory = Memory(tracker)
+    seen = Sight(np.arange(3), np.zeros((3, 2), np.float32), np.zeros(3, np.float32))
+    empty = np.zeros((48, 64), np.float32)
+    for number in range(9):
+        tracker.placed[number] = (0, scene.add_frame(np.eye(4), seen, 0.0, keyframe=True))
+        frame = Frame.of(np.zeros((48, 64, 3), np.uint8), number)
+        memory.placed(Observation(frame, empty, empty, empty, np.eye(4), 0, True), True)
+    assert scene.keyframes == [0, 2, 4, 5, 6, 7, 8]
+    assert [len(sight.landmark) for sight in scene.sights] == [3, 0, 3, 0, 3, 3, 3, 3, 3]
+
+
 def test_frames_that_see_nothing_move_with_their_key_frame() -> None:
     from endorecon.tracking.refine import place_frame
     from video_io.camera import Camera
@@ -302,14 +323,14 @@ class Program:
     def said(self) -> str:
         return self.log.read_text()
 
-    def wait_for(self, words: str, seconds: float = 120.0) -> None:
+    def wait_for(self, words: str, seconds: float = 300.0) -> None:
         end = time.monotonic() + seconds
         while words not in self.said:
             assert self.process.poll() is None, self.said
             assert time.monotonic() < end, self.said
             time.sleep(0.1)
 
-    def end(self, number: int = signal.SIGINT, seconds: float = 180.0) -> str:
+    def end(self, number: int = signal.SIGINT, seconds: float = 400.0) -> str:
         self.process.send_signal(number)
         assert self.process.wait(seconds) == 0, self.said
         return self.said
@@ -414,7 +435,7 @@ def test_a_killed_viewer_is_started_again_and_all_listen_here_alone(pieces: list
         assert listening(program.process) == {"127.0.0.1"}
         for child in psutil.Process(program.process.pid).children(recursive=True):
             child.kill()
-        program.wait_for("it was started again", 30)
+        program.wait_for("it was started again")
         time.sleep(3)
         assert listening(program.process) == {"127.0.0.1"}
         program.end()

@@ -51,7 +51,7 @@ class Browser:
         os.close(to_read)
         os.close(to_write)
         self._number, self._left, self._session = 0, b"", {}
-        target = self("Target.createTarget", url="about:blank", width=width, height=height)["targetId"]
+        target = self("Target.createTarget", url="about:blank")["targetId"]
         self._session = {"sessionId": self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
 
     def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
