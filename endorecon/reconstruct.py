@@ -18,6 +18,7 @@ from endorecon.ahead import ahead
 from endorecon.clock import Clock
 from endorecon.run import FrameRow
 from endorecon.tracking.closing import Closed, close_loops
+from endorecon.tracking.dense import ManyViews
 from endorecon.tracking.densify import Correction, NetworkDepth
 from endorecon.tracking.observation import Observation, Refused
 from endorecon.tracking.refine import FocalPrior, Refined, refine
@@ -265,17 +266,36 @@ def update_rows(tracker: Tracker, result: Result) -> None:
 
 
 def finals(tracker: Tracker, result: Result, work: Work, clock: Clock) -> Iterator[Observation]:
-    """Every placed frame whose depth was kept, with its refined pose and its corrected depth."""
+    """Every placed frame that was kept, with its refined pose and its corrected depth."""
     rows = {row.index: row for row in result.rows}
+    unsure = {result.rows[k].index for k in spoiled(result.rows) if 0 <= k < len(result.rows)}
+    views = many_views(tracker, result, work, unsure)
     for frame, net, _ in clock.each("read again", work.spool.read()):
         if frame.index not in tracker.placed:
             continue
         segment, number = tracker.placed[frame.index]
         row = rows[frame.index]
         with clock.stage("correct"):
-            place = result.place(segment, number)
-            final = net.observe(frame, *place, segment, row.is_keyframe, dict(row.figures))
+            camera, pose, correction = result.place(segment, number)
+            correction = views[segment].sharpen(number, net, frame.use_mask, correction)
+            final = net.observe(frame, camera, pose, correction, segment, row.is_keyframe, dict(row.figures))
         yield final
+
+
+def many_views(tracker: Tracker, result: Result, work: Work, useless: set[int]) -> list[ManyViews]:
+    """For each segment, its frames as views that sharpen each other's depth; `useless` are indices in the source, and
+    so are those of frames that were not kept."""
+    index = {place: index for index, place in tracker.placed.items() if index in work.spool}
+    nothing = {-1, *useless}
+    return [
+        ManyViews(
+            refined.camera,
+            refined.world_from_cam,
+            lambda number, segment=segment: work.spool.at(index[segment, number])[0],
+            frozenset(n for n in range(len(refined.world_from_cam)) if index.get((segment, n), -1) in nothing),
+        )
+        for segment, refined in enumerate(result.segments)
+    ]
 
 
 def spoiled(rows: list[FrameRow]) -> set[int]:

@@ -2,7 +2,8 @@
 
 Tracks clips with truth, intrinsics given: as the program does; without the network (every distance begins at the same
 value, and nothing is known of it); without the joint refinement of the whole clip; and without any joint refinement,
-so that each frame rests on landmarks at the network's distances.
+so that each frame rests on landmarks at the network's distances. Then the depth (AbsRel, one scale for the clip) of the
+network, of the network corrected by the landmarks, and with the other views' patches too, which is the program's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from endorecon.evaluate.depth import depth_errors
+from endorecon.evaluate.protocol import at_source_pixels
 from endorecon.evaluate.trajectory import trajectory_errors
+from endorecon.tracking.dense import ManyViews
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.refine import refine
 from endorecon.tracking.tracker import Tracker
@@ -56,7 +60,43 @@ def main() -> int:
         for variant in VARIANTS:
             share, ate, turn = track(clip, frames, nets, truth, variant)
             print(f"{name + ', ' + variant:42} {100 * share:7.0f}% {ate:7.3f} {turn:8.3f}", flush=True)
+        for told, abs_rel in depths(clip, frames, nets, truth):
+            print(f"{name + ', depth ' + told:42} {'':8} AbsRel {abs_rel:8.4f}", flush=True)
     return 0
+
+
+def depths(clip: Clip, frames, nets, truth):  # type: ignore[no-untyped-def]
+    """What is corrected by what, and the error of the depth in the longest segment."""
+    tracker = Tracker(clip.camera)
+    for frame, net in zip(frames, nets, strict=True):
+        tracker.place(frame, net)
+    best = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]))
+    refined = refine(tracker.segments[best])
+    placed = [(k, tracker.placed[f.index][1]) for k, f in enumerate(frames) if tracker.placed[f.index][0] == best]
+    at = {number: k for k, number in placed}
+    views = ManyViews(refined.camera, refined.world_from_cam, lambda number: frames[at[number]])
+    z = clip.camera.ray_map()[..., 2]
+
+    def corrected(told: str, k: int, number: int):  # type: ignore[no-untyped-def]
+        if told == "of the network":
+            return nets[k].distance
+        correction = refined.corrections[number]
+        if told == "with the other views":
+            correction = views.sharpen(number, nets[k], frames[k].use_mask, correction)
+        return correction.apply(nets[k].distance, nets[k].log_std)[0]
+
+    class Pairs:
+        def __init__(self, told: str) -> None:
+            self.told = told
+
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            for k, number in placed:
+                valid = np.isfinite(z) & (z > 1e-3) & np.isfinite(nets[k].log_std)
+                depth = np.where(valid, corrected(self.told, k, number) * z, 1)
+                yield (*at_source_pixels(depth, valid, clip.view), truth.depth(frames[k].index))
+
+    for told in ("of the network", "with the landmarks", "with the other views"):
+        yield told, depth_errors(Pairs(told), "clip").abs_rel
 
 
 def track(clip: Clip, frames, nets, truth, variant: str) -> tuple[float, float, float]:  # type: ignore[no-untyped-def]

@@ -198,20 +198,21 @@ class Camera:
         """
         p = np.asarray(points, float)
         z = p[..., 2]
-        radius = np.linalg.norm(p[..., :2], axis=-1)
-        angle = np.arctan2(radius, z)
+        if self.model in ("fisheye", "omnidirectional"):
+            radius = np.hypot(p[..., 0], p[..., 1])
+            angle = np.arctan2(radius, z)
         if self.model == "fisheye":
             limit = _angle_limit(self.params[4:])
             theta = np.minimum(angle, limit)
             theta_d = _distort_angle(theta, self.params[4:])
             uv = p[..., :2] * (theta_d / np.maximum(radius, 1e-12))[..., None] * self.params[:2] + self.centre_px
-            seen = angle < limit
+            seen = (angle < limit) & ((radius > 0) | (z > 0))
         elif self.model == "omnidirectional":
             _, _, a0, a2, a3, a4, c, d, e, f = self.params
             r = _solve_radius(angle, a0, a2, a3, a4)
             xy = p[..., :2] * (r / np.maximum(radius, 1e-12))[..., None]
             uv = np.nan_to_num(xy) @ np.array([[c, d], [e, f]]).T + self.centre_px
-            seen = np.isfinite(r)
+            seen = np.isfinite(r) & ((radius > 0) | (z > 0))
         else:
             xy = p[..., :2] / np.where(z > 1e-9, z, np.inf)[..., None]
             if self.model == "brown":
@@ -220,8 +221,8 @@ class Camera:
             else:
                 seen = z > 1e-9
             uv = xy * np.array(self.params[:2]) + self.centre_px
-        inside = np.all((uv >= 0) & (uv <= [self.width, self.height]), axis=-1)
-        return uv, seen & inside & ((radius > 0) | (z > 0))
+        u, v = uv[..., 0], uv[..., 1]
+        return uv, seen & (u >= 0) & (u <= self.width) & (v >= 0) & (v <= self.height)
 
     # -- changing -------------------------------------------------------------------------------------------------
 
