@@ -16,6 +16,7 @@ import numpy as np
 
 from endorecon.mapping import Mapper, Seen
 from endorecon.pace import Gauges, Pace
+from endorecon.reconstruct import Progress
 from endorecon.rows import Rows
 from endorecon.run import FrameRow
 from endorecon.tracking.densify import NetworkDepth
@@ -52,7 +53,7 @@ class Ready:
 
 def live(
     clip: RunningClip, estimator: Estimator, tracker: Tracker, mapper: Mapper, watching: Watching, pace: Pace,
-    gauges: Gauges, stop: threading.Event,
+    gauges: Gauges, stop: threading.Event, say: Callable[[str], None], progress: Progress,
 ) -> Rows:  # fmt: skip
     """Place frames as they come, until the input ends or `stop` is set; returns a line for each.
 
@@ -64,10 +65,11 @@ def live(
         pace: how often the network is asked, and the scene grows.
         gauges: count.
         stop: ends it.
+        say: takes a sentence for the person; progress: the number of frames, every second.
     """
     rows, network = Rows(), Network(estimator, pace)
     preparer, memory = Preparer(clip, network, pace, stop), Memory(tracker)
-    ticker = Ticker(clip, preparer, mapper, watching, pace, gauges)
+    ticker = Ticker(clip, preparer, watching, pace, gauges, say, progress)
     preparer.start()
     while not (stop.is_set() or preparer.ready.closed):
         ready = preparer.ready.take(0.2)
@@ -236,17 +238,18 @@ class Ticker:
     """Looks at the gauges every second, moves the pace, and tells the views and the person."""
 
     def __init__(
-        self, clip: RunningClip, preparer: Preparer, mapper: Mapper, watching: Watching, pace: Pace, gauges: Gauges
-    ) -> None:
-        self._clip, self._preparer, self._mapper = clip, preparer, mapper
-        self._watching, self._pace, self._gauges = watching, pace, gauges
+        self, clip: RunningClip, preparer: Preparer, watching: Watching, pace: Pace, gauges: Gauges,
+        say: Callable[[str], None], progress: Progress,
+    ) -> None:  # fmt: skip
+        self._clip, self._preparer, self._watching = clip, preparer, watching
+        self._pace, self._gauges, self._say, self._progress = pace, gauges, say, progress
         self._at = time.monotonic()
         source = clip.source
         self._dropped_before = source.inbox.dropped
         self._last = (source.inbox.dropped, source.reader.received, 0.0, 0.0)
         self._busy_s = 0.0
         self._placed: Observation | Posed | Refused | None = None
-        self.told: Callable[[str], None] = lambda _: None
+        self._silent = False
 
     def busy(self, seconds: float, placed: Observation | Posed | Refused) -> None:
         """Tracking has worked so long on a frame, and this came of it."""
@@ -266,6 +269,11 @@ class Ticker:
         latency = reading.latency_p95_s if np.isfinite(reading.latency_p95_s) else 0.0
         self._pace.look(now, dropped / max(received, 1), latency, max(busy, preparing) / lasted)
         self._gauges.dropped = source.inbox.dropped - self._dropped_before
+        self._progress("tracking", self._gauges.processed, None)
+        silent = now - source.reader.last_s > SILENCE_S and not source.reader.lost
+        if silent != self._silent and not source.reader.lost:
+            self._say(f"no picture for {SILENCE_S:g} s; waiting" if silent else "pictures come again")
+        self._silent = silent
         self._show(now)
 
     def _show(self, now: float) -> None:

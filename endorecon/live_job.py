@@ -93,7 +93,7 @@ def live_video(
     with _signals(stop):
         check_free(out, asked.overwrite)
         camera = read_camera(asked.camera) if asked.camera else None
-        source = RunningSource(asked.source, asked.stereo, asked.timeout_s, say)
+        source = RunningSource(asked.source, asked.stereo, asked.timeout_s, say, stop)
         if not source.is_file:
             source.begin()  # what waits in the connection would be old when it is wanted
         try:
@@ -132,6 +132,8 @@ def _run(
             clip = replace(clip, camera=intrinsics.camera)
             warm_up(clip, estimator)
             source.forget()
+            if stop.is_set():
+                raise KeyboardInterrupt
         views, hub = _views(run.path, asked, say)
         views.started(source.name, intrinsics.camera)
         pace, gauges, watching = Pace(), Gauges(), Watching(list(views.views), say)
@@ -141,7 +143,7 @@ def _run(
         watching.start(), mapper.start(), source.begin()
         say("tracking; Ctrl-C ends it")
         with clock.stage("track"), _side_by_side():
-            rows = live(clip, estimator, tracker, mapper, watching, pace, gauges, stop)
+            rows = live(clip, estimator, tracker, mapper, watching, pace, gauges, stop, say, progress)
         source.reader.stop()
         mapper.finish()
         seen = watching.finish()
@@ -221,6 +223,8 @@ def _summary(
     if reader.reconnected:
         times = "once" if reader.reconnected == 1 else f"{reader.reconnected} times"
         told.append(f"the connection was lost and made again {times}")
+    if mapper.failed:
+        told.append(mapper.failed)
     if mapper.full:
         told.append("the disk was nearly full: depth was kept for a part of the run only")
     return told, figures

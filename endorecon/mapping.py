@@ -67,6 +67,7 @@ class Mapper:
     Attributes:
         inbox: what waits.
         full: whether the disk is, so that nothing more is kept.
+        failed: what has ended the thread early; empty for nothing. Tracking goes on all the same.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Mapper:
         self._mesh_at = 0.0
         self._kept_at = -np.inf
         self.full = False
-        self.error: BaseException | None = None
+        self.failed = ""
 
     def start(self) -> None:
         """Begin."""
@@ -95,16 +96,10 @@ class Mapper:
         return True
 
     def finish(self) -> None:
-        """Work off what waits, and end.
-
-        Raises:
-            whatever has ended the thread before.
-        """
+        """Work off what waits, and end."""
         self.inbox.close()
         self._thread.join()
         self._scene = None
-        if self.error is not None:
-            raise self.error
 
     def _run(self) -> None:
         import numba
@@ -115,8 +110,9 @@ class Mapper:
                 if (seen := self.inbox.take(0.2)) is not None:
                     self._keep(seen)
                     self._map(seen)
-        except BaseException as error:  # noqa: BLE001 - handed on by `finish`
-            self.error = error
+        except Exception as error:  # noqa: BLE001 - what is kept so far is of use, and so is tracking
+            self.failed = f"the scene has stopped growing ({error or type(error).__name__})"
+            self._say(f"{self.failed}; tracking goes on")
             self.inbox.close()
 
     def _keep(self, seen: Seen) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -42,7 +43,8 @@ def main() -> int:
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve(Path(args.serve[0]), int(args.serve[1]), float(args.serve[2]))
+        with suppress(OSError):  # whoever listened has gone
+            serve(Path(args.serve[0]), int(args.serve[1]), float(args.serve[2]))
         return 0
     with tempfile.TemporaryDirectory() as scratch:
         out = args.out or Path(scratch)

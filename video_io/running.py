@@ -37,8 +37,9 @@ class RunningSource:
     """
 
     def __init__(
-        self, source: str, stereo: Stereo = "none", timeout_s: float = 10.0, say: Callable[[str], None] = lambda _: None
-    ) -> None:
+        self, source: str, stereo: Stereo = "none", timeout_s: float = 10.0,
+        say: Callable[[str], None] = lambda _: None, stop: threading.Event | None = None,
+    ) -> None:  # fmt: skip
         """Connect.
 
         Args:
@@ -46,6 +47,7 @@ class RunningSource:
             stereo: how two views share the picture; the left or upper one is used.
             timeout_s: longest wait for a connection, and longest silence of it.
             say: takes a sentence for the person.
+            stop: ends what waits for pictures.
 
         Raises:
             InputError: nothing there that could be read.
@@ -55,11 +57,11 @@ class RunningSource:
         self.name = name_of(source)
         self.inbox: Inbox[Arrived] = Inbox(INBOX)
         self.reader = Reader(source, kind, connection, self.inbox, timeout_s, say)
-        self.begun, self._stereo = False, stereo
+        self.begun, self._stereo, self._stop = False, stereo, stop or threading.Event()
         self._say, self._converter = say, Converter(stereo)
         self._timeout_s, self._shown = timeout_s, shown(source)
         self._probes: list[Frame] = []
-        self._ahead = open_source(source) if connection.own_pace else None
+        self._ahead = open_source(source) if connection.own_pace and Path(source).is_file() else None
         context = connection.stream.codec_context
         self.width, self.height, self.frame_count = 0, 0, None
         self.skipped: list[tuple[int, str]] = []
@@ -102,8 +104,8 @@ class RunningSource:
             yield self._whole(arrived)
 
     def arrivals(self) -> Iterator[Arrived]:
-        """Pictures as they come, until the input ends."""
-        while not self.inbox.closed:
+        """Pictures as they come, until the input ends or is stopped."""
+        while not (self.inbox.closed or self._stop.is_set()):
             arrived = self.inbox.take(0.2)
             if arrived is not None:
                 yield arrived
@@ -118,6 +120,8 @@ class RunningSource:
             self._probes = [self._one_eye(frame) for frame in self._ahead.sample(PROBES)]
             self.height, self.width = self._probes[0].rgb.shape[:2]
         while self._ahead is None and len(self._probes) < PROBES and not self.inbox.closed:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
             arrived = self.inbox.take(0.2)
             if arrived is not None and (
                 not self._probes or arrived.time_ns - self._probes[-1].time_ns >= PROBE_S * 1e9

@@ -54,7 +54,7 @@ def connected(
         source: as the person gave it, for messages.
         file: what PyAV is given: an address, a path or a file object.
         timeout_s: longest wait for the connection, and for each packet.
-        ends: see `Connection`; None: only if the input tells its length.
+        ends: see `Connection`; None: only if the input tells its length, and then it has a pace of its own.
         own_pace: see `Connection`.
         format, options: for FFmpeg.
 
@@ -76,7 +76,8 @@ def connected(
         raise
     # Threads on parts of one frame only: those on several frames would hold each back by some frames.
     stream.thread_type = "SLICE"
-    return Connection(container, stream, container.duration is not None if ends is None else ends, own_pace)
+    finite = container.duration is not None
+    return Connection(container, stream, finite if ends is None else ends, finite if ends is None else own_pace)
 
 
 def _video(container: Any, name: str) -> Any:

@@ -82,7 +82,8 @@ class Reader:
         """End; a read that hangs is left to itself after `wait_s`."""
         self._stop.set()
         self._inbox.close()
-        self._thread.join(wait_s)
+        if self._thread.ident is not None:
+            self._thread.join(wait_s)
         if self.recorder is not None:
             self.recorder.close()
 
