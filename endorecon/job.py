@@ -111,8 +111,8 @@ def reconstruct_video(
         asked = _asked(options)
         if go_on:
             check_same(out, asked)
-        estimator = _estimator(model, adapter, accept_licence)
-        _import_views()
+        estimator = make_estimator(model, adapter, accept_licence)
+        import_views()
     # The many small systems that tracking solves are slower on several threads than on one.
     with (
         Work(out, asked, overwrite) as work,
@@ -134,16 +134,17 @@ def reconstruct_video(
             view, work, clock, progress, intrinsics.prior,
         )  # fmt: skip
         if not tracker.placed:
-            raise _nothing_placed(result)
-        _finish(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun)
+            raise nothing_placed(result)
+        finish_run(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun)
         view.finished(read_run(run.path))
     return run.path
 
 
-def _finish(
+def finish_run(
     run: RunWriter, clip: Clip, result: Result, given: GivenPoses | None, intrinsics: Intrinsics, estimator: Estimator,
-    resumed: int, clock: Clock, begun: float,
+    resumed: int, clock: Clock, begun: float, notes: Sequence[str] = (), **more: Any,
 ) -> None:  # fmt: skip
+    """Write what is known at the end; `notes` and `more` are further warnings and values for run.yaml."""
     used = result.segments[result.main].camera
     run.camera(used, clip.view.source_camera(used), clip.view, intrinsics.prior is not None, intrinsics.note)
     run.finish(
@@ -155,13 +156,14 @@ def _finish(
         poses=given.note if given else "auto: tracked in the images",
         model=estimator.name,
         licence=estimator.licence,
-        warnings=[*(given.warnings if given else ()), *warnings(clip, result, intrinsics.prior)],
+        warnings=[*(given.warnings if given else ()), *notes, *warnings(clip, result, intrinsics.prior)],
         main_segment=result.main,
         verdict=None if given else result.verdicts[result.main].to_dict(),
         loops=[loop.to_dict() for loop in result.closed.loops],
         skipped=[[index, reason] for index, reason in result.skipped],
         resumed=resumed,
         timings={**clock.seconds, "total": time.perf_counter() - begun},
+        **more,
     )
 
 
@@ -176,7 +178,7 @@ def _asked(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, **paths, **files, PROGRAM: program()}
 
 
-def _nothing_placed(result: Result) -> InputError:
+def nothing_placed(result: Result) -> InputError:
     reasons = [row.reason for row in result.rows]
     return InputError(
         f"none of the {len(reasons)} frames could be placed "
@@ -210,7 +212,7 @@ def _depths(estimator: Estimator) -> Estimates:
     return estimates
 
 
-def _estimator(model: str, adapter: Path | None, accept_licence: bool) -> Estimator:
+def make_estimator(model: str, adapter: Path | None, accept_licence: bool) -> Estimator:
     import torch
 
     from foundation_adapters.estimator import load_estimator
@@ -242,7 +244,7 @@ def start_camera(clip: Clip, estimator: Estimator) -> tuple[Camera, float]:
     return camera, float((USUAL_FOCAL_STD**-2 + NETWORK_FOCAL_STD**-2) ** -0.5)
 
 
-def _import_views() -> None:
+def import_views() -> None:
     """Import what the recording needs (half a second) beside the first frames' work."""
 
     def work() -> None:

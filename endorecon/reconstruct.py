@@ -102,8 +102,7 @@ def reconstruct(
     progress: Progress,
     focal: FocalPrior | None = None,
 ) -> Result:
-    """Reconstruct a clip: place every frame; with loops closed and all refined together, sharpen the frames' depth by
-    each other and fuse it; then save each frame's depth as the surface has it.
+    """Reconstruct a clip: place every frame; then, with loops closed and all refined together, sharpen and fuse.
 
     Args:
         clip: the input, with its camera.
@@ -122,19 +121,50 @@ def reconstruct(
         show(result.rows, clip, work, lambda index: result.place(*tracker.placed[index]), watcher)
     else:
         result = track(clip, estimator, tracker, watcher, work, clock, progress)
-        with clock.stage("loops"):
-            result.closed = close_loops(tracker, work.spool.at)
-            result.rows = [replace(row, segment=result.closed.number(row.segment)) for row in result.rows]
-        with clock.stage("refine"):
-            result.segments = [refine(segment, focal) for segment in tracker.segments]
-        with clock.stage("judge"):
-            judged = zip(tracker.segments, result.segments, strict=True)
-            result.verdicts = [judge(scene, found) for scene, found in judged]
-        result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
+        settle_all(tracker, result, work, clock, focal)
         with clock.stage("keep"):
             work.keep("refined", (tracker.placed, result))
-    scene, shelf = fuse(tracker, result, make_scene, work, clock, progress)
-    surface = None
+    fuse(tracker, result, make_scene, save, watcher, work, clock, progress)
+    return result
+
+
+def settle_all(tracker: Tracker, result: Result, work: Work, clock: Clock, focal: FocalPrior | None) -> None:
+    """The last word on all poses: close loops, refine each segment, judge it."""
+    with clock.stage("loops"):
+        result.closed = close_loops(tracker, work.spool.at)
+        result.rows = [replace(row, segment=result.closed.number(row.segment)) for row in result.rows]
+    with clock.stage("refine"):
+        result.segments = [refine(segment, focal) for segment in tracker.segments]
+    with clock.stage("judge"):
+        judged = zip(tracker.segments, result.segments, strict=True)
+        result.verdicts = [judge(scene, found) for scene, found in judged]
+    result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
+
+
+def fuse(
+    tracker: Tracker,
+    result: Result,
+    make_scene: Callable[[float], TsdfScene],
+    save: Callable[[Observation], None],
+    watcher: Watcher,
+    work: Work,
+    clock: Clock,
+    progress: Progress,
+) -> None:
+    """The trajectory of all placed frames, and the scene of those whose depth was kept, with the poses as they are in
+    the end: their depth is sharpened by each other and fused, and then saved as the surface has it."""
+    update_rows(tracker, result)
+    main = [row for row in result.rows if tracker.placed.get(row.index, (-1, 0))[0] == result.main]
+    if poses := {row.time_ns: result.place(*tracker.placed[row.index])[1] for row in main}:
+        result.trajectory = Trajectory(np.array(list(poses)), np.stack(list(poses.values())))
+    scene, surface, shelf = None, None, Shelf(work.folder / "corrections")
+    count = min(len(work.spool), len(tracker.placed))
+    for done, seen in enumerate(ahead(sharpened(tracker, result, shelf, work, clock), 4), 1):
+        if seen.segment == result.main:
+            with clock.stage("fuse"):
+                scene = scene or make_scene(_median_depth(seen))
+                scene.integrate(seen)
+        progress("fusing", done, count)
     if scene is not None:
         with clock.stage("mesh"):
             result.mesh, result.scene_warnings = scene.mesh(), scene.warnings
@@ -144,11 +174,10 @@ def reconstruct(
         with clock.stage("view"):
             watcher.refined(result.trajectory)
             watcher.mesh(result.mesh)
-    for number, final in enumerate(ahead(finals(tracker, result, surface, shelf, work, clock), 4)):
+    for done, final in enumerate(ahead(finals(tracker, result, surface, shelf, work, clock), 4), 1):
         with clock.stage("save"):
             save(final)
-        progress("saving", number + 1, len(tracker.placed))
-    return result
+        progress("saving", done, count)
 
 
 def track(
@@ -226,38 +255,34 @@ def show(rows: list[FrameRow], clip: Clip, work: Work, place: Callable[[int], Pl
             watcher.observed(net.observe(frame, *place(row.index), row.segment, row.is_keyframe, figures))
 
 
-def fuse(
-    tracker: Tracker, result: Result, make_scene: Callable[[float], TsdfScene], work: Work, clock: Clock,
-    progress: Progress,
-) -> tuple[TsdfScene | None, Shelf]:  # fmt: skip
-    """The scene of the main segment, and what corrects each placed frame's depth once other views have been looked at,
-    in order. The main segment's trajectory goes into the result."""
-    scene, poses, shelf = None, {}, Shelf(work.folder / "corrections")
-    for number, seen in enumerate(ahead(sharpened(tracker, result, shelf, work, clock), 4)):
-        if seen.segment == result.main:
-            poses[seen.frame.time_ns] = seen.world_from_cam
-            with clock.stage("fuse"):
-                scene = scene or make_scene(_median_depth(seen))
-                scene.integrate(seen)
-        progress("fusing", number + 1, len(tracker.placed))
-    if poses:
-        result.trajectory = Trajectory(np.array(list(poses)), np.stack(list(poses.values())))
-    return scene, shelf
+def update_rows(tracker: Tracker, result: Result) -> None:
+    """Bring the row of every placed frame up to date: how it fits after refinement, and how far it can be trusted."""
+    unsure = spoiled(result.rows)
+    for k, row in enumerate(result.rows):
+        if row.index not in tracker.placed:
+            continue
+        segment, number = tracker.placed[row.index]
+        expected = float(result.verdicts[segment].frame_percent[number])
+        grade = frame_grade(expected) if result.verdicts[segment].grade else ""
+        figures = {
+            **row.figures,
+            "refined_residual_px": float(result.segments[segment].residual_px[number]),
+            "expected_error_percent": expected,
+        }
+        result.rows[k] = replace(row, figures=figures, grade="red" if grade and k in unsure else grade)
 
 
-def sharpened(
-    tracker: Tracker, result: Result, shelf: Shelf, work: Work, clock: Clock
-) -> Iterator[Observation]:
-    """Every placed frame with its refined pose and the depth that other views have agreed to."""
-    struck = spoiled(result.rows)
-    useless = {row.index for number, row in enumerate(result.rows) if number in struck}
-    views = many_views(tracker, result, work, useless)
+def sharpened(tracker: Tracker, result: Result, shelf: Shelf, work: Work, clock: Clock) -> Iterator[Observation]:
+    """Every placed frame that was kept, with its refined pose and the depth to which other views have agreed; what
+    corrects it is put on the shelf."""
+    unsure = {result.rows[k].index for k in spoiled(result.rows) if 0 <= k < len(result.rows)}
+    views = many_views(tracker, result, work, unsure)
     for frame, net, _ in clock.each("read again", work.spool.read()):
         if frame.index not in tracker.placed:
             continue
         segment, number = tracker.placed[frame.index]
-        camera, pose, correction = result.place(segment, number)
         with clock.stage("compare"):
+            camera, pose, correction = result.place(segment, number)
             correction = views[segment].sharpen(number, net, frame.use_mask, correction)
             shelf.put(np.stack([correction.mean, correction.std]))
             seen = net.observe(frame, camera, pose, correction, segment, False, {})
@@ -267,41 +292,33 @@ def sharpened(
 def finals(
     tracker: Tracker, result: Result, surface: Surface | None, shelf: Shelf, work: Work, clock: Clock
 ) -> Iterator[Observation]:
-    """Every placed frame once more, with its final depth; its row is brought up to date."""
-    rows, unsure = {row.index: k for k, row in enumerate(result.rows)}, spoiled(result.rows)
-    corrections = shelf.all()
+    """The same frames, with their final depth."""
+    rows, corrections = {row.index: row for row in result.rows}, shelf.all()
     for frame, net, _ in clock.each("read again", work.spool.read()):
         if frame.index not in tracker.placed:
             continue
         segment, number = tracker.placed[frame.index]
-        refined, row = result.segments[segment], result.rows[rows[frame.index]]
-        figures = {
-            **row.figures,
-            "refined_residual_px": float(refined.residual_px[number]),
-            "expected_error_percent": (expected := float(result.verdicts[segment].frame_percent[number])),
-        }
-        grade = frame_grade(expected) if result.verdicts[segment].grade else ""
-        if grade and rows[frame.index] in unsure:
-            grade = "red"
-        result.rows[rows[frame.index]] = replace(row, figures=figures, grade=grade)
+        row = rows[frame.index]
         with clock.stage("correct"):
             camera, pose, _ = result.place(segment, number)
             correction = Correction(*next(corrections))
             if surface is not None and segment == result.main:
                 correction = surface.correct(net, correction, pose)
-            final = net.observe(frame, camera, pose, correction, segment, row.is_keyframe, figures)
+            final = net.observe(frame, camera, pose, correction, segment, row.is_keyframe, dict(row.figures))
         yield final
 
 
 def many_views(tracker: Tracker, result: Result, work: Work, useless: set[int]) -> list[ManyViews]:
-    """For each segment, its frames as views that sharpen each other's depth; `useless` are indices in the source."""
-    index = {place: index for index, place in tracker.placed.items()}
+    """For each segment, its frames as views that sharpen each other's depth; `useless` are indices in the source, and
+    so are those of frames that were not kept."""
+    index = {place: index for index, place in tracker.placed.items() if index in work.spool}
+    nothing = {-1, *useless}
     return [
         ManyViews(
             refined.camera,
             refined.world_from_cam,
             lambda number, segment=segment: work.spool.at(index[segment, number])[0],
-            frozenset(n for n in range(len(refined.world_from_cam)) if index.get((segment, n), -1) in {-1, *useless}),
+            frozenset(n for n in range(len(refined.world_from_cam)) if index.get((segment, n), -1) in nothing),
         )
         for segment, refined in enumerate(result.segments)
     ]

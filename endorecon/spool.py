@@ -46,6 +46,10 @@ class Spool:
     def __len__(self) -> int:
         return len(self._at) - 1
 
+    def __contains__(self, index: int) -> bool:
+        """Whether the frame with this source index was kept."""
+        return index in self._number
+
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()

@@ -23,6 +23,10 @@ class View:
 
 def run(command: View) -> int:
     """Run the command; returns the exit code."""
+    if (address := str(command.run)).startswith("rerun+http:/"):  # as a path it has lost a slash
+        from endorecon.views.viewer import open_address
+
+        return open_address("rerun+http://" + address.removeprefix("rerun+http:/").lstrip("/"))
     from endorecon.run import read_run
 
     run = read_run(command.run)
@@ -36,6 +40,6 @@ def run(command: View) -> int:
         return OK
     if run.recording_path is None:
         raise InputError(f"the run in '{run.path}' has no recording (status: {run.status}); reconstruct again")
-    from endorecon.views.rerun import open_recording
+    from endorecon.views.viewer import open_recording
 
     return open_recording(run.recording_path)

@@ -76,7 +76,7 @@ def case_table() -> NDArray[np.int8]:
     return table
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, parallel=True, cache=True)
 def neighbours(coordinates, keys, rows):
     """(N, 8): the rows of the blocks at +(0 or 1) along x, y, z; corner numbering; -1 where there is none."""
     found = np.empty((coordinates.shape[0], 8), np.int32)
@@ -88,14 +88,14 @@ def neighbours(coordinates, keys, rows):
     return found
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _at(block_neighbours, i, j, k):
     """Row and number of voxel (i, j, k), 0 to 8, seen from a block; row -1 where there is no block."""
     row = block_neighbours[(i >> 3) | (j >> 3) << 1 | (k >> 3) << 2]
     return row, ((k & 7) * SIDE + (j & 7)) * SIDE + (i & 7)
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, parallel=True, cache=True)
 def _count_vertices(tsdf, weights, near, min_weight, index):
     """Number the crossed edges of each block from 0 in `index` (N, 512, 3), -1 elsewhere; returns counts a block.
 
@@ -122,7 +122,7 @@ def _count_vertices(tsdf, weights, near, min_weight, index):
     return counts
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, parallel=True, cache=True)
 def _place_vertices(coordinates, tsdf, weights, colors, near, voxel, index, starts, points, tints, trust):
     for n in prange(near.shape[0]):
         for at in range(VOXELS):
@@ -142,7 +142,7 @@ def _place_vertices(coordinates, tsdf, weights, colors, near, voxel, index, star
                     tints[number, c] = np.uint8(min(mean / COLOR_UNIT + 0.5, 255.0))
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _cell(tsdf, weights, near, i, j, k, min_weight):
     """The case of a cell, or 0 (nothing to draw) where a corner is not known."""
     case = 0
@@ -155,7 +155,7 @@ def _cell(tsdf, weights, near, i, j, k, min_weight):
     return case
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, parallel=True, cache=True)
 def _triangles(tsdf, weights, near, min_weight, index, first, table, edge_corner, edge_axis, starts, faces):
     """Count each block's triangles where `faces` is empty, else write them from `starts` on.
 

@@ -26,7 +26,7 @@ HIGHLIGHT_WEIGHT = 0.1
 COLOR_UNIT = 256.0
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@njit(nogil=True, parallel=True, cache=True, error_model="numpy")
 def measure_surfels(depth, confidence, log_std, rays, reference_depth, far, tau_min, tau_max, surfels):
     """Turn each pixel into a small plane with a weight; weight 0 where the pixel must not be used."""
     h, w = depth.shape
@@ -71,7 +71,7 @@ def measure_surfels(depth, confidence, log_std, rays, reference_depth, far, tau_
             surfels[y, x, 6] = distance
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def _stencil(depth, confidence, rays, at):
     """The neighbours to either side at the stencil's reach, or the pixel itself where there is none to use."""
     low, high = max(at - STENCIL_PX, 0), min(at + STENCIL_PX, depth.shape[0] - 1)
@@ -82,7 +82,7 @@ def _stencil(depth, confidence, rays, at):
     return low, high
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def _bends(depth, low, at, high):
     """Whether depth jumps: on a plane, inverse depth is linear in the image, however steep the plane.
 
@@ -93,7 +93,7 @@ def _bends(depth, low, at, high):
     return abs(depth[at] / depth[low] + depth[at] / depth[high] - 2) > MAX_BEND
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _slot(keys, key):
     """Where `key` is in the table, or the empty place where it belongs."""
     mask = keys.shape[0] - 1
@@ -103,7 +103,7 @@ def _slot(keys, key):
     return at
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def pack(bx, by, bz):
     """A block coordinate as one integer; -1 outside what can be stored."""
     x, y, z = np.int64(bx) + OFFSET, np.int64(by) + OFFSET, np.int64(bz) + OFFSET
@@ -112,7 +112,7 @@ def pack(bx, by, bz):
     return (x << 42) | (y << 21) | z
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def find(keys, rows, bx, by, bz):
     """The row of a block, or -1."""
     key = pack(bx, by, bz)
@@ -122,7 +122,7 @@ def find(keys, rows, bx, by, bz):
     return rows[at] if keys[at] == key else -1
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def insert(keys, rows, coordinates, count, bx, by, bz):
     """The row of a block, new if need be, and how many blocks there are then; row -1 when there is no room."""
     key = pack(bx, by, bz)
@@ -138,7 +138,7 @@ def insert(keys, rows, coordinates, count, bx, by, bz):
     return count, count + 1
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def touch(surfels, rays, pose, side, pixel, keys, rows, coordinates, count, stamps, stamp, touched):
     """Find or make the blocks near the measured surface.
 
@@ -181,7 +181,7 @@ def touch(surfels, rays, pose, side, pixel, keys, rows, coordinates, count, stam
     return count, number
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def _pinhole_pixels(corner, steps, pinhole, width, height, points, pixels):
     """Camera-frame positions (512, 3) of a block's voxels and the flat number of their pixel, -1 outside the image.
 
@@ -205,7 +205,7 @@ def _pinhole_pixels(corner, steps, pinhole, width, height, points, pixels):
             pixels[at] = np.int32(v) * width + np.int32(u) if seen else -1
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def _lookup_pixels(corner, steps, lookup, lookup_scale, width, height, points, pixels):
     """As `_pinhole_pixels` for any lens, by bilinear look-up in the plane (x, y) / (r + z)."""
     half, last = np.float32((lookup.shape[0] - 1) / 2), np.float32(lookup.shape[0] - 1)
@@ -239,7 +239,7 @@ def _lookup_pixels(corner, steps, lookup, lookup_scale, width, height, points, p
             pixels[at] = np.int32(v) * width + np.int32(u)
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@njit(nogil=True, parallel=True, cache=True, error_model="numpy")
 def integrate(
     touched, coordinates, tsdf, weights, colors, surfels, rgb, highlights, cam, voxel, pinhole, lookup, lookup_scale
 ):
@@ -301,7 +301,7 @@ def _blend(color, tint, share):
         color[c] = np.uint16(mean + share * (np.float32(tint[c]) * np.float32(COLOR_UNIT) - mean) + np.float32(0.5))
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def coarsen(old_coordinates, count, old_tsdf, old_weights, old_colors, keys, rows, coordinates, tsdf, weights, colors):
     """Merge 2 x 2 x 2 voxels into one of twice the size; returns the number of blocks then in use.
 

@@ -38,7 +38,7 @@ def _cauchy(squared, scale):  # type: ignore[no-untyped-def]
     return 1.0 / (1.0 + squared / (scale * scale))
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def cost(rotation, centre, host, ray, log_d, start, frame, seen, jacobian, robust_px,
          prior, prior_weight, alpha, beta, residual_px):  # type: ignore[no-untyped-def]
     """Robust cost of all observations and depth priors; fills residual_px (O,) with each observation's length."""
@@ -73,7 +73,7 @@ def _add(band, i, j, value):  # type: ignore[no-untyped-def]
         band[j - i, i] += value
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _jacobians(rot_h, rot_t, between, b, b_slope, inverse, jacobian, slope, x, norm, res, j_h, j_t, j_l, j_f):  # type: ignore[no-untyped-def]
     """Derivatives of the two residuals: host pose j_h (2, 6), target pose j_t (2, 6), log distance, log focal length.
 
@@ -102,7 +102,7 @@ def _jacobians(rot_h, rot_t, between, b, b_slope, inverse, jacobian, slope, x, n
             j_f[a] += q[m] * b_slope[m] + slope[a, m] * x[m] / norm
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _gather(weight, res, j_h, j_t, j_l, j_f, hp, tp, base, at_t, band, gradient, border, corner, coupling, coupling_at):  # type: ignore[no-untyped-def]
     """Add one observation to the normal equations; returns its part of the landmark's Hessian and gradient."""
     h_ll, g_l = 0.0, 0.0
@@ -135,7 +135,7 @@ def _gather(weight, res, j_h, j_t, j_l, j_f, hp, tp, base, at_t, band, gradient,
     return h_ll, g_l
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _gather_prior(log_d, prior, prior_weight, alpha, beta, dp, base, band, gradient, coupling):  # type: ignore[no-untyped-def]
     """Add one landmark's depth prior; returns its part of the landmark's Hessian and gradient."""
     scaled = np.exp(prior)
@@ -154,7 +154,7 @@ def _gather_prior(log_d, prior, prior_weight, alpha, beta, dp, base, band, gradi
     return weight, weight * e
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _eliminate(base, n, h_ll, g_l, band, gradient, border, corner, coupling, coupling_at):  # type: ignore[no-untyped-def]
     """Take one landmark out of the normal equations (Schur complement)."""
     for m in range(n):
@@ -174,7 +174,7 @@ def _eliminate(base, n, h_ll, g_l, band, gradient, border, corner, coupling, cou
                 band[pm - pq, pq] -= factor * coupling[base + q]
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def linearise(rotation, centre, host, ray, ray_slope, log_d, start, frame, seen, jacobian, jacobian_slope, robust_px,
               prior, prior_weight, alpha, beta, pose_at, depth_at, damping,
               band, gradient, border, corner, coupling, coupling_at, landmark_hessian, landmark_gradient):  # type: ignore[no-untyped-def]
@@ -225,7 +225,7 @@ def linearise(rotation, centre, host, ray, ray_slope, log_d, start, frame, seen,
         _eliminate(base, n, h_ll, g_l, band, gradient, border, corner, coupling, coupling_at)
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def back_substitute(step, focal_step, start, coupling, coupling_at, landmark_hessian, landmark_gradient, out):  # type: ignore[no-untyped-def]
     """Steps of the landmarks' log distances, given the steps of everything else."""
     for i in range(len(landmark_hessian)):
@@ -240,7 +240,7 @@ def back_substitute(step, focal_step, start, coupling, coupling_at, landmark_hes
         out[i] = -total / landmark_hessian[i]
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def solve_pose(rotation, centre, points, seen, jacobian, weight, robust_px, iterations, residual_px):  # type: ignore[no-untyped-def]
     """Pose of one camera from world points (N, 3), the rays (N, 3) along which they are seen, and the camera's Jacobian
     (N, 2, 3) there: robust Gauss-Newton.
@@ -297,7 +297,7 @@ def solve_pose(rotation, centre, points, seen, jacobian, weight, robust_px, iter
     return total, hessian
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def turn(rotation, phi):  # type: ignore[no-untyped-def]
     """rotation <- rotation exp([phi]), in place (Rodrigues' formula)."""
     angle = np.sqrt(phi[0] ** 2 + phi[1] ** 2 + phi[2] ** 2)

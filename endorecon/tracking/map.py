@@ -68,6 +68,20 @@ class Map:
         """Numbers of the key frames, in order of time."""
         return [f for f, key in enumerate(self.keyframe) if key]
 
+    def key_before(self, frame: int) -> int:
+        """The last key frame before this frame; the frame itself where there is none before it."""
+        return next((f for f in range(frame - 1, -1, -1) if self.keyframe[f]), frame)
+
+    def last_keyframes(self, count: int) -> list[int]:
+        """Up to `count` key frames, the last ones, in order of time."""
+        found: list[int] = []
+        for frame in range(len(self) - 1, -1, -1):
+            if self.keyframe[frame]:
+                found.append(frame)
+                if len(found) == count:
+                    break
+        return found[::-1]
+
     def pose(self, frame: int) -> Float:
         """world_from_cam (4, 4) of a frame."""
         pose = np.eye(4)
@@ -82,9 +96,9 @@ class Map:
 
     def add_frame(self, world_from_cam: Float, sight: Sight, alpha: float, keyframe: bool) -> int:
         """Append a frame; returns its number."""
-        self.rotation = np.concatenate([self.rotation, world_from_cam[None, :3, :3]])
-        self.centre = np.concatenate([self.centre, world_from_cam[None, :3, 3]])
-        self.alpha, self.beta = np.append(self.alpha, alpha), np.append(self.beta, 0.0)
+        self.rotation = _appended(self.rotation, world_from_cam[:3, :3])
+        self.centre = _appended(self.centre, world_from_cam[:3, 3])
+        self.alpha, self.beta = _appended(self.alpha, alpha), _appended(self.beta, 0.0)
         self.keyframe.append(keyframe)
         self.sights.append(sight)
         return len(self) - 1
@@ -196,6 +210,18 @@ class Map:
         self.rotation[members], self.centre[members] = _orthogonal(p.rotation), p.centre
         self.alpha[members], self.beta[members] = p.alpha, p.beta
         self.log_d[numbers], self.information[numbers] = p.log_d, adjusted.information
+
+
+def _appended(array: Float, value: NDArray[np.float64] | float) -> Float:
+    """The array with one more entry, which is written behind it where there is room: the cost of a frame does not grow
+    with the segment. The array given must not be appended to again."""
+    count, room = len(array), array.base
+    fits = isinstance(room, np.ndarray) and room.shape[1:] == array.shape[1:] and room.dtype == array.dtype
+    if not fits or len(room) <= count or room.ctypes.data != array.ctypes.data:
+        room = np.empty((max(64, 2 * count), *array.shape[1:]))
+        room[:count] = array
+    room[count] = value
+    return room[: count + 1]
 
 
 def _orthogonal(rotation: Float) -> Float:

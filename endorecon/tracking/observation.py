@@ -38,6 +38,18 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Posed:
+    """A frame that has a place and no depth, as the network was not asked. Fields as in `Observation`."""
+
+    frame: Frame
+    world_from_cam: NDArray[np.float64]
+    segment: int
+    figures: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+    is_keyframe: bool = False
+
+
+@dataclass(frozen=True)
 class Refused:
     """A frame that has no place, and why."""
 

@@ -112,7 +112,7 @@ def _at(image, x, y):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _cut(grey, pixels, value):  # type: ignore[no-untyped-def]
     side = value.shape[1]
     radius = side // 2
@@ -122,7 +122,7 @@ def _cut(grey, pixels, value):  # type: ignore[no-untyped-def]
                 value[i, r, c] = _at(grey, pixels[i, 0] + c - radius, pixels[i, 1] + r - radius)
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _align(grey, value, warp, position, correlation):  # type: ignore[no-untyped-def]
     side = value.shape[1]
     radius = side // 2

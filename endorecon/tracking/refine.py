@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,8 @@ def _members(scene: Map) -> list[int]:
     keys = scene.keyframes
     if len(keys) >= LEAST_MEMBERS:
         return keys
-    return sorted({*keys, *np.linspace(0, len(scene) - 1, min(LEAST_MEMBERS, len(scene))).astype(int).tolist()})
+    spread = np.linspace(0, len(scene) - 1, min(LEAST_MEMBERS, len(scene))).astype(int).tolist()
+    return sorted({*keys, *(number for number in spread if len(scene.sights[number].landmark))})
 
 
 def _drop_outliers(
@@ -140,7 +142,7 @@ def place_frame(scene: Map, number: int, before: list[Float]) -> tuple[Float, fl
     `before` holds the poses as tracked: a frame starts from where it was, moved as its last key frame has moved.
     """
     sight, pose = scene.sights[number], scene.pose(number)
-    key = number if scene.poses_stay else max(k for k in scene.keyframes if k <= number)
+    key = number if scene.poses_stay or scene.keyframe[number] else scene.key_before(number)
     if key != number:
         pose = scene.pose(key) @ np.linalg.inv(before[key]) @ before[number]
     if len(sight.landmark) < 6:
@@ -156,11 +158,23 @@ def place_frame(scene: Map, number: int, before: list[Float]) -> tuple[Float, fl
     return pose, float(np.median(off[foreign])) if foreign.any() else 0.0
 
 
-def _correct(scene: Map, number: int, pose: Float) -> Correction:
+def evidence(scene: Map, number: int, pose: Float) -> tuple[Float, Float, Float]:
+    """What the landmarks that a frame sees tell of its network depth: their pixels (N, 2), log(true / network distance)
+    and its variance (N,), as `fit_correction` takes them."""
     sight = scene.sights[number]
     far = np.linalg.norm(scene.points(sight.landmark) - pose[:3, 3], axis=1)
     log_ratio = np.log(np.maximum(far, 1e-9)) - sight.log_net
     variance = 1 / (scene.information[sight.landmark] / PIXEL_STD**2 + 1 / NETWORK_STD**2)
-    return fit_correction(
-        sight.pixels.astype(float), log_ratio.astype(float), variance, scene.camera.width, scene.camera.height
-    )
+    return sight.pixels.astype(float), log_ratio.astype(float), variance
+
+
+@lru_cache(maxsize=16)
+def _flat(alpha: float) -> Correction:
+    """Of a frame that sees no landmark: the scale that it was tracked with; one for many frames in a row."""
+    return Correction.constant(alpha)
+
+
+def _correct(scene: Map, number: int, pose: Float) -> Correction:
+    if not len(scene.sights[number].landmark):
+        return _flat(float(scene.alpha[number]))
+    return fit_correction(*evidence(scene, number, pose), scene.camera.width, scene.camera.height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,7 @@ from endorecon.tracking.densify import Correction, NetworkDepth
 from endorecon.tracking.features import FeatureImage, detect, feature_image, follow, sample
 from endorecon.tracking.given import SCALE_STD, GivenPoses, measure
 from endorecon.tracking.map import Map, Sight
-from endorecon.tracking.observation import Observation, Refused
+from endorecon.tracking.observation import Observation, Posed, Refused
 from endorecon.tracking.patches import Patches, align, cut, plane_warp
 from endorecon.tracking.pose import ROBUST_PX, Pose, solve
 from video_io.camera import Camera
@@ -39,6 +40,8 @@ class TrackerSettings:
         key_share: a key frame is made when a smaller share of the last key frame's landmarks is still followed,
         key_motion: or when the camera has moved this share of the scene's median distance,
         key_turn_rad: or turned this far.
+        urgency: a frame of which the network was not asked becomes a key frame, and the network is asked, once the
+            share has fallen this many times as far, or the camera has moved this many times as much.
         window: key frames in the sliding refinement; window_frames: frames that take part in it.
         patience: refused frames in a row after which a new segment starts.
         look: features by which a key frame is known again when loops are sought; 0: none are.
@@ -52,6 +55,7 @@ class TrackerSettings:
     key_share: float = 0.75
     key_motion: float = 0.12
     key_turn_rad: float = 0.15
+    urgency: float = 2.0
     window: int = 7
     window_frames: int = 16
     patience: int = 8
@@ -108,13 +112,20 @@ class Tracker:
 
     # -- placing --------------------------------------------------------------------------------------------------
 
-    def place(self, frame: Frame, net: NetworkDepth, guess: Float | None = None) -> Observation | Refused:
+    def place(
+        self,
+        frame: Frame,
+        net: NetworkDepth | None,
+        guess: Float | None = None,
+        ask: Callable[[], NetworkDepth] | None = None,
+    ) -> Observation | Posed | Refused:
         """Place the next frame.
 
         Args:
             frame: at the working size, with its masks.
-            net: what the network says of its depth.
+            net: what the network says of its depth; None: it was not asked, and then `ask` is needed.
             guess: the network's relative pose (4, 4), previous_from_cam in the unit of its depth; NaN or None: none.
+            ask: asks the network, where the frame needs its depth to become a key frame.
         """
         quality = assess(frame)
         if quality.verdict:
@@ -128,7 +139,7 @@ class Tracker:
         known = None if self.given is None else self.given.at(frame.index, frame.time_ns)
         if self.given is not None and known is None:
             return self._refuse(frame, self.given.missing, quality.figures())
-        placed = self._place(frame, net, np.full((4, 4), np.nan) if guess is None else guess, known)
+        placed = self._place(frame, net, np.full((4, 4), np.nan) if guess is None else guess, known, ask)
         if fault is not None:
             placed = replace(placed, reason="; ".join(filter(None, (fault.words, placed.reason))))
         return replace(placed, figures={**placed.figures, **quality.figures()})
@@ -139,15 +150,21 @@ class Tracker:
             self._last, self._refusals = None, 0
         return Refused(frame.index, frame.time_ns, reason, max(len(self.segments) - 1, 0), figures or {})
 
-    def _place(self, frame: Frame, net: NetworkDepth, guess: Float, known: Float | None) -> Observation | Refused:
+    def _place(
+        self,
+        frame: Frame,
+        net: NetworkDepth | None,
+        guess: Float,
+        known: Float | None,
+        ask: Callable[[], NetworkDepth] | None,
+    ) -> Observation | Posed | Refused:
         image = feature_image(frame)
-        log_net = np.log(net.distance)
         if self._last is None:
-            return self._begin(frame, image, net, log_net, known)
+            return self._begin(frame, image, net or _asked(ask), known)
         scene = self.segments[-1]
         pixels, kept, pose = self._pose(image, guess, known)
         if known is not None and self._is_lost(pose, kept):
-            return self._begin(frame, image, net, log_net, known)
+            return self._begin(frame, image, net or _asked(ask), known)
         reason = self._objection(pose, kept)
         if reason or pose is None:
             return self._refuse(frame, reason)
@@ -156,35 +173,51 @@ class Tracker:
         landmark, pixels, patches = self._last.landmark[good], pixels[good], self._last.patches[good]
         pose, pixels, found = self._sharpen(image, pose, landmark, pixels, patches)
         if known is not None and not found.any():
-            return self._begin(frame, image, net, log_net, known)
+            return self._begin(frame, image, net or _asked(ask), known)
         landmark, pixels, patches = landmark[found], pixels[found], patches[found]
-        sight = Sight(landmark, pixels, sample(log_net, pixels))
-        # The scale of this frame's network depth, read off the landmarks that it sees.
         far = np.linalg.norm(scene.points(landmark) - pose.world_from_cam[:3, 3], axis=1)
-        alpha = float(np.median(np.log(far) - sight.log_net))
+        sight, alpha = self._scaled(net, landmark, pixels, far)
         number = scene.add_frame(pose.world_from_cam, sight, alpha, keyframe=False)
         self.placed[frame.index] = (len(self.segments) - 1, number)
+        key = self._is_key(scene, number, float(np.median(far)), 1.0 if net is not None else self.settings.urgency)
+        if key and net is None:
+            net = _asked(ask)
+            scene.sights[number], scene.alpha[number] = self._scaled(net, landmark, pixels, far)
         figures = {
             "landmarks": float(len(landmark)),
             "inlier_share": float(pose.inliers.mean()),
             "residual_px": float(np.median(pose.residual_px[pose.inliers])),
-            "depth_scale": float(np.exp(alpha)),
+            "depth_scale": float(np.exp(scene.alpha[number])),
         }
-        key = self._is_key(scene, number, float(np.median(far)))
-        if key:
-            before = len(pixels)
+        if key and net is not None:
+            before, log_net = len(pixels), np.log(net.distance)
             landmark, pixels = self._make_key(scene, number, image, log_net)
             patches = patches.joined(cut(image.grey, log_net, pixels[before:]))
             self._refine_window(scene)
         self._last = _Last(image, landmark, pixels, patches, number)
+        if net is None:
+            return Posed(frame, scene.pose(number), len(self.segments) - 1, figures)
         flat = Correction.constant(float(scene.alpha[number]))
         return net.observe(frame, self.camera, scene.pose(number), flat, len(self.segments) - 1, key, figures)
 
+    def _scaled(
+        self, net: NetworkDepth | None, landmark: NDArray[np.int64], pixels: NDArray[np.float32], far: Float
+    ) -> tuple[Sight, float]:
+        """What a frame sees, and the log scale of its network depth, read off the landmarks at distances `far` (N,).
+        Where the network was not asked, it is taken to say what the landmarks do, on the scale of the last frame."""
+        log_far = np.log(far)
+        if net is None:
+            alpha = float(self.segments[-1].alpha[-1])
+            return Sight(landmark, pixels, (log_far - alpha).astype(np.float32)), alpha
+        sight = Sight(landmark, pixels, sample(np.log(net.distance), pixels))
+        return sight, float(np.median(log_far - sight.log_net))
+
     def _begin(
-        self, frame: Frame, image: FeatureImage, net: NetworkDepth, log_net: Float, known: Float | None
+        self, frame: Frame, image: FeatureImage, net: NetworkDepth, known: Float | None
     ) -> Observation | Refused:
         """Start a segment: its world is this frame's camera, its unit the network's. With a known pose, start or go on
         in the world and the unit of the given poses."""
+        log_net = np.log(net.distance)
         pixels = detect(image, np.zeros((0, 2), np.float32), self.settings.landmarks, self._spacing)
         if known is None and len(pixels) < self.settings.least_inliers:
             return self._refuse(frame, f"only {len(pixels)} points can be followed here")
@@ -299,15 +332,16 @@ class Tracker:
 
     # -- key frames and refinement --------------------------------------------------------------------------------
 
-    def _is_key(self, scene: Map, number: int, distance: float) -> bool:
-        key = scene.keyframes[-1]
+    def _is_key(self, scene: Map, number: int, distance: float, urgency: float) -> bool:
+        key = scene.key_before(number)
         share = np.isin(scene.sights[number].landmark, scene.sights[key].landmark).sum() / max(
             len(scene.sights[key].landmark), 1
         )
         motion = np.linalg.norm(scene.centre[number] - scene.centre[key]) / distance
         turn = np.linalg.norm(cv2.Rodrigues(scene.rotation[key].T @ scene.rotation[number])[0])
         s = self.settings
-        return bool(share < s.key_share or motion > s.key_motion or turn > s.key_turn_rad)
+        least = 1 - urgency * (1 - s.key_share)
+        return bool(share < least or motion > urgency * s.key_motion or turn > urgency * s.key_turn_rad)
 
     def _make_key(
         self, scene: Map, number: int, image: FeatureImage, log_net: Float
@@ -327,9 +361,11 @@ class Tracker:
 
     def _refine_window(self, scene: Map) -> None:
         """Refine the last key frames, and frames between them; the frames left out move with the one before them."""
-        first, last = scene.keyframes[-self.settings.window :][0], len(scene) - 1
+        keys, last = scene.last_keyframes(self.settings.window), len(scene) - 1
+        first = keys[0]
         between = np.linspace(first, last, min(self.settings.window_frames, last - first + 1)).astype(int)
-        frames = sorted({*scene.keyframes[-self.settings.window :], *between.tolist()})
+        # A live run lets go of what some frames saw.
+        frames = sorted({*keys, *(number for number in between.tolist() if len(scene.sights[number].landmark))})
         problem, members, numbers = scene.problem(frames, fixed=1 if first == 0 else 2)
         if not len(numbers):
             return
@@ -338,3 +374,9 @@ class Tracker:
         for member, following in pairwise(frames):
             moved = scene.pose(member) @ np.linalg.inv(before[member])
             scene.move(moved, member + 1, following)
+
+
+def _asked(ask: Callable[[], NetworkDepth] | None) -> NetworkDepth:
+    if ask is None:
+        raise ValueError("a frame without the network's depth needs a way to ask for it")
+    return ask()

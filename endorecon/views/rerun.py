@@ -1,21 +1,10 @@
-"""A recording for the Rerun viewer, and the viewer itself; the only file that imports rerun.
-
-The viewer listens on 127.0.0.1 only and its telemetry is off: a recording shows a patient.
-"""
+"""A recording for the Rerun viewer; the only file that imports rerun."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -26,16 +15,18 @@ import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
 from endorecon.run import Run
-from endorecon.tracking.observation import Observation, Refused
-from endorecon.views import _grades
+from endorecon.tracking.observation import Observation, Posed, Refused
+from endorecon.views import _coverage, _grades
+from endorecon.views._streams import Streams
+from endorecon.views.viewer import APPLICATION, Hub, LiveViewer
 from rendering.mesh import Mesh
 from video_io.camera import Camera
-from video_io.errors import InputError
 from video_io.trajectory import Trajectory
 
-APPLICATION = "endorecon"
 PLOTS = ("inlier_share", "residual_px", "landmarks", "sharpness")  # shown first, of what tracking measures
+GAUGES = ("frames_a_second", "latency_ms", "dropped")  # of a live run
 _SEGMENT_COLORS = ((79, 195, 247), (255, 183, 77), (174, 213, 129), (240, 98, 146), (186, 104, 200), (255, 241, 118))
+_UNSEEN_COLOR = (239, 83, 80)
 _KEYFRAME_COLOR = (224, 224, 224, 110)
 _FIGURES_AT_ONCE = 10
 _POINT_STRIDE = 6
@@ -51,13 +42,22 @@ class RerunView:
         path: the recording.
         live: whether to open the viewer now.
         say: takes a sentence for the person, such as the address of the viewer on a machine without a screen.
+        running: whether it is a run that goes on, whose recording may end before the run does.
+        hub: its server, to which all goes as well; it may be slow, and end.
     """
 
-    def __init__(self, path: Path, live: bool = False, say: Callable[[str], None] = print) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        live: bool = False,
+        say: Callable[[str], None] = print,
+        running: bool = False,
+        hub: Hub | None = None,
+    ) -> None:
+        self._path, self._running, self._hub = path, running, hub
         self._live = live
         self._say = say
-        self._rec: rr.RecordingStream | None = None
+        self._rec: rr.RecordingStream | Streams | None = None
         self._camera: Camera | None = None
         self._placed: dict[int, tuple[int, int, bool]] = {}  # time_ns -> frame index, segment, key frame
         self._last: tuple[int, NDArray[np.float64]] | None = None  # segment and centre
@@ -69,11 +69,14 @@ class RerunView:
         self._names: set[str] = set()
 
     def started(self, name: str, camera: Camera) -> None:
-        rec = rr.RecordingStream(APPLICATION, recording_id=f"{name}-{time.time_ns()}")
+        identity = f"{name}-{time.time_ns()}"
+        rec = rr.RecordingStream(APPLICATION, recording_id=identity)
         sinks: list[rr.FileSink | rr.GrpcSink] = [rr.FileSink(str(self._path))]
         if self._live and (viewer := self._open_viewer()):
             sinks.append(rr.GrpcSink(viewer.address))
         rec.set_sinks(*sinks)
+        if self._running:
+            rec = Streams(rec, self._path.parent, self._hub, partial(_to_viewer, identity), self._say)
         rec.send_recording_name(name)
         rec.log("world", rr.ViewCoordinates.RDF, static=True)
         self._rec, self._camera = rec, camera
@@ -101,6 +104,27 @@ class RerunView:
         if len(self._placed) % _FIGURES_AT_ONCE == 0:
             self._send_figures()
         self._placed[frame.time_ns] = (frame.index, seen.segment, seen.is_keyframe)
+
+    def posed(self, seen: Posed) -> None:
+        """A frame has its place, and no depth."""
+        rec, frame = self._rec, seen.frame
+        if rec is None or not self._placed:
+            return
+        self._at(frame.index, frame.time_ns)
+        rec.log("world/camera", _transform(seen.world_from_cam))
+        rec.log("world/camera/image", rr.EncodedImage(contents=_jpeg(frame.rgb[..., ::-1]), media_type="image/jpeg"))
+        self._extend_path(seen)
+
+    def gauges(self, index: int, time_ns: int, figures: Mapping[str, float], state: str) -> None:
+        """How a live run fares: figures by name, and its state in words."""
+        if self._rec is None:
+            return
+        self._at(index, time_ns)
+        for name, value in figures.items():
+            self._rec.log(f"live/{name}", rr.Scalars(value))
+        self._rec.log("state", rr.TextDocument(state, media_type="text/markdown"))
+        if isinstance(self._rec, Streams):
+            self._rec.check()
 
     def refused(self, refused: Refused) -> None:
         if self._rec is None:
@@ -136,6 +160,13 @@ class RerunView:
         self._mesh = mesh
         if self._live and self._rec is not None:
             self._rec.log("world/mesh", _mesh(mesh))
+        if isinstance(self._rec, Streams):
+            # To the viewer alone: the file gets the surface of the end.
+            viewer = self._rec.viewer_only()
+            viewer.log("world/mesh", _mesh(mesh), static=True)
+            viewer.log("world/coverage", _mesh(_coverage.painted(mesh)), static=True)
+            rim = rr.LineStrips3D(_coverage.rim(mesh), colors=_UNSEEN_COLOR, radii=-1.0)
+            viewer.log("world/unseen", rim, static=True)
 
     def finished(self, run: Run) -> None:
         if self._rec is None:
@@ -146,7 +177,9 @@ class RerunView:
                 self._rec.log("world/mesh_grades", _mesh(painted), static=True)
         self._send_figures()
         self._grade_path(run)
-        if self._names and not self._names.issuperset(PLOTS):
+        if isinstance(self._rec, Streams):
+            self._rec.send_blueprint(_layout(PLOTS), make_active=True, make_default=True)
+        elif self._names and not self._names.issuperset(PLOTS):
             shown = [*(n for n in PLOTS if n in self._names), *sorted(self._names.difference(PLOTS))][: len(PLOTS)]
             self._rec.send_blueprint(_layout(shown), make_active=True, make_default=True)
         self._rec.flush()
@@ -180,7 +213,8 @@ class RerunView:
             image_plane_distance=0.3 * self._reach,
         )
         self._rec.log("world/camera/image", pinhole, static=True)
-        self._rec.send_blueprint(_layout(PLOTS), make_active=True, make_default=True)
+        gauges = isinstance(self._rec, Streams)
+        self._rec.send_blueprint(_layout(GAUGES if gauges else PLOTS, gauges), make_active=True, make_default=True)
 
     def _at(self, index: int, time_ns: int) -> None:
         assert self._rec is not None
@@ -198,7 +232,7 @@ class RerunView:
         self._names |= self._figures.keys()
         self._figures.clear()
 
-    def _extend_path(self, seen: Observation) -> None:
+    def _extend_path(self, seen: Observation | Posed) -> None:
         assert self._rec is not None
         centre = seen.world_from_cam[:3, 3]
         if self._last is not None and self._last[0] == seen.segment:
@@ -236,8 +270,8 @@ class RerunView:
         return [np.array([c, p0, p1, c, p2, p3, c]), np.array([p1, p2]), np.array([p3, p0])]
 
 
-def _layout(figures: Sequence[str]) -> rrb.Blueprint:
-    """Scene on the left, pictures on the right, figures below: everything at once."""
+def _layout(figures: Sequence[str], live: bool = False) -> rrb.Blueprint:
+    """Scene on the left, pictures on the right, figures below: everything at once. `live` is a run's that goes on."""
     begin, now = rrb.TimeRangeBoundary.infinite(), rrb.TimeRangeBoundary.cursor_relative()
     so_far = rrb.VisibleTimeRanges(
         [rrb.VisibleTimeRange(timeline, start=begin, end=now) for timeline in ("frame", "video_time")]
@@ -252,6 +286,7 @@ def _layout(figures: Sequence[str]) -> rrb.Blueprint:
             "world/path": so_far,
             "world/keyframes": so_far,
             "world/mesh_grades": rrb.EntityBehavior(visible=False),
+            "world/coverage": rrb.EntityBehavior(visible=False),
         },
     )
     pictures = rrb.Vertical(
@@ -261,10 +296,14 @@ def _layout(figures: Sequence[str]) -> rrb.Blueprint:
     )
     no_legend = rrb.PlotLegend(visible=False)
     plots = [
-        rrb.TimeSeriesView(origin=f"figures/{name}", name=name.replace("_", " "), plot_legend=no_legend)
+        rrb.TimeSeriesView(
+            origin=f"{'live' if live else 'figures'}/{name}", name=name.replace("_", " "), plot_legend=no_legend
+        )
         for name in figures
     ]
     plots.append(rrb.TextLogView(origin="refused", name="Refused frames"))
+    if live:
+        plots.append(rrb.TextDocumentView(origin="state", name="State"))
     return rrb.Blueprint(
         rrb.Vertical(
             rrb.Horizontal(scene, pictures, column_shares=[3, 1]), rrb.Horizontal(*plots), row_shares=[4, 1]
@@ -309,7 +348,10 @@ def _segment_color(segment: int) -> tuple[int, int, int]:
     return _SEGMENT_COLORS[segment % len(_SEGMENT_COLORS)]
 
 
-# -- the viewer ---------------------------------------------------------------------------------------------------
+def _to_viewer(identity: str, address: str) -> rr.RecordingStream:
+    rec = rr.RecordingStream(APPLICATION, recording_id=identity)
+    rec.set_sinks(rr.GrpcSink(address))
+    return rec
 
 
 def write_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -328,93 +370,3 @@ def write_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         rec.send_columns(f"training/{name}", indexes=times, columns=rr.Scalars.columns(scalars=values))
     rec.flush()
     rec.disconnect()
-
-
-def open_recording(path: Path, say: Callable[[str], None] = print) -> int:
-    """Show a recording and wait until the viewer is closed; returns its exit code.
-
-    On a machine without a screen the viewer is served as a page, to this machine only.
-    """
-    command, page = _viewer(_free_port())
-    if page:
-        say(f"no screen found; open {page} in a browser on this machine (Ctrl-C ends it)")
-    return subprocess.run([*command, str(path)], env=_private_environment(), check=False).returncode
-
-
-@dataclass(frozen=True)
-class LiveViewer:
-    """A viewer that takes data while it is made.
-
-    Attributes:
-        address: where to send the data.
-        process: the viewer; leads its own process group.
-        page: the address to open in a browser; empty if the viewer has a window of its own.
-    """
-
-    address: str
-    process: subprocess.Popen[bytes]
-    page: str
-
-    @staticmethod
-    def start() -> LiveViewer | None:
-        """A viewer that is ready to take data; None if it does not start."""
-        port = _free_port()
-        command, page = _viewer(port)
-        # Its own session: Ctrl-C stops the reconstruction and leaves the viewer open.
-        silent = subprocess.DEVNULL
-        process = subprocess.Popen(
-            [*command, "--expect-data-soon"],
-            env=_private_environment(), start_new_session=True, stdout=silent, stderr=silent,
-        )  # fmt: skip
-        viewer = LiveViewer(f"rerun+http://127.0.0.1:{port}/proxy", process, page)
-        for _ in range(150):
-            if process.poll() is not None:
-                return None
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    if page:
-                        atexit.register(viewer.close)  # a server without a window must not outlive the run
-                    return viewer
-            time.sleep(0.1)
-        viewer.close()
-        return None
-
-    def close(self) -> None:
-        """End the viewer and what it has started."""
-        if self.process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGTERM)
-            self.process.wait()
-
-
-def _viewer(port: int) -> tuple[list[str], str]:
-    """The command of a viewer that takes data at `port`, and the page it shows, empty if it has a window of its own."""
-    command = [sys.executable, "-m", "rerun", "--bind", "127.0.0.1", "--port", str(port), "--memory-limit", "50%"]
-    if _has_screen():
-        return command, ""
-    web_port = _free_port()
-    page = f"http://127.0.0.1:{web_port}/?url=rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{port}%2Fproxy"
-    return [*command, "--server-memory-limit", "50%", "--serve-web", "--web-viewer-port", str(web_port)], page
-
-
-def _has_screen() -> bool:
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _private_environment() -> dict[str, str]:
-    """An environment in which the viewer's telemetry is off, without touching the person's own settings on Linux."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / APPLICATION / "viewer"
-    environment = {**os.environ, "XDG_CONFIG_HOME": str(home), "TELEMETRY_ENABLED": "false"}
-    if not (home / "rerun" / "analytics.json").is_file():
-        command = [sys.executable, "-m", "rerun", "analytics", "disable"]
-        off = subprocess.run(command, env=environment, capture_output=True, check=False)
-        if off.returncode != 0:
-            shutil.rmtree(home, ignore_errors=True)
-            raise InputError(f"the viewer's telemetry can't be turned off (is '{home}' writable?), so it is not opened")
-    return environment

@@ -21,7 +21,8 @@ from endorecon.views import _drawing as draw
 from endorecon.views import _grades
 from endorecon.views.base import Views
 from endorecon.views.report import ReportView, write_report
-from endorecon.views.rerun import LiveViewer, RerunView, write_curves
+from endorecon.views.rerun import RerunView, write_curves
+from endorecon.views.viewer import LiveViewer
 from rendering.mesh import Mesh
 
 
