@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from video_io.camera import Camera
 from video_io.errors import InputError
 from video_io.frame import Frame
 from video_io.sources.base import Source, decode_image, selected_count
@@ -44,6 +45,8 @@ def open(path: Path, every: int, max_frames: int | None, fps: float) -> Source:
 
 class ImageFolder:
     """See `Source`. A frame's time is its index / fps; images up to `SIZE_JITTER` px larger lose the last rows."""
+
+    camera: Camera | None = None  # images alone do not tell it
 
     def __init__(
         self,
