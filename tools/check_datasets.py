@@ -1,10 +1,9 @@
 """Do the loaders read data sets rightly? One line a folder: layout, frames, truth, and how well frames agree.
 
-    python tools/check_datasets.py FOLDER...
-    python tools/check_datasets.py --markdown FOLDER...
+    python tools/check_datasets.py [--markdown] FOLDER...
 
-Points of a frame are moved into others by depth, poses and camera, and compared with the depth that is stored there: only
-right units, axes and pixel centres bring both together.
+Points of a frame are moved into others by depth, poses and camera, and compared with the depth that is stored there:
+only right units, axes and pixel centres bring both together.
 """
 
 from __future__ import annotations

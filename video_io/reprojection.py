@@ -1,4 +1,4 @@
-"""Do depth, poses and camera of a data set belong together? Points of one frame, moved into another, must lie on its depth."""
+"""Do depth, poses and camera belong together? Points of one frame, moved into another, must lie on its depth."""
 
 from __future__ import annotations
 

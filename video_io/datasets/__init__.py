@@ -33,7 +33,7 @@ def open_truth(folder: str | Path) -> Truth:
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise InputError(f"the folder of ground truth '{folder}' does not exist; give the folder of a clip and its truth")
+        raise InputError(f"the folder of ground truth '{folder}' does not exist; give the folder of a clip")
     layout = layout_of(folder)
     if layout is None:
         raise InputError(

@@ -35,8 +35,8 @@ from video_io.sources.images import natural_key
 from video_io.trajectory import Trajectory
 
 SIZE = (1350, 1080)
-# As published with the data set, for images of 1350 x 1080. Where the centre counts from is not published: with the centre
-# of the first pixel at 0, depth and poses agree to 0.7 micrometres; half a pixel beside it, to 1.5.
+# As published with the data set, for images of 1350 x 1080. Where the centre counts from is not published: from the
+# centre of the first pixel, depth and poses agree to 0.7 micrometres; half a pixel beside it, to 1.5.
 PUBLISHED = (678.544839, 542.975888, 769.243600, -8.12770624e-4, 6.25674244e-7, -1.19662182e-9)
 AFFINE = (0.99998688, 0.00288273830, -0.00296316513, 1.0)
 # The pinhole and its two radial terms by which EndoGSLAM undistorts, of images of 1350 x 1080.

@@ -13,7 +13,6 @@ from video_io.datasets.base import Truth, check_count, files_in, image_size
 from video_io.datasets.c3vd import camera_of, depth_mm, read_poses, same_numbers
 
 
-
 def accepts(folder: Path) -> bool:
     """Whether this file reads the folder."""
     return (folder / "rgb").is_dir() and any(folder.glob("depth/*_depth.tiff"))

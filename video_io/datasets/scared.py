@@ -72,13 +72,14 @@ def open(folder: Path) -> Truth:
         depth = _points(folder, data, numbers, pictures.size)
     frames = len(numbers)
     trajectory, note = _trajectory(facts, numbers, pictures.rate, turn)
+    notes = (note,) if camera else (note, "camera: neither frame_data nor endoscope_calibration.yaml is there")
     pairs = None
     if pictures.footage is not None and rig is not None:
         left, right = pictures.footage, pictures.footage.other()
         pairs = Pairs(rig, lambda i: (left.frame(numbers[i]), right.frame(numbers[i])))
     return Truth(
         folder.resolve().name, "scared", camera, trajectory, pictures.paths, frames, None, depth,
-        footage=pictures.footage, frame_times_ns=frame_times(frames, pictures.rate), pairs=pairs, notes=(note,),
+        footage=pictures.footage, frame_times_ns=frame_times(frames, pictures.rate), pairs=pairs, notes=notes,
     )  # fmt: skip
 
 
