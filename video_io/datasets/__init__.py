@@ -44,7 +44,8 @@ def open_truth(folder: str | Path) -> Truth:
         return importlib.import_module(f"{__name__}.{layout}").open(folder)
     except InputError:
         raise
-    except (ValueError, OSError) as error:
+    # What a loader did not foresee in a file is still the file's fault.
+    except (ValueError, OSError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"the ground truth in '{folder}' can't be used: {error}") from error
 
 

@@ -159,6 +159,8 @@ def _facts(data: Path) -> dict[int, dict[str, Any]]:
     for name, content in entries:
         try:
             values = json.loads(content)
+            if not isinstance(values, dict):
+                raise TypeError("it is no object")
             pose = np.array(values["camera-pose"], float) if "camera-pose" in values else None
             if pose is not None and pose.shape != (4, 4):
                 raise ValueError(f"camera-pose has the shape {pose.shape}")
