@@ -146,7 +146,7 @@ def test_a_wrong_convention_shows_in_the_agreement(tmp_path: Path) -> None:
         "half a pixel": replace(truth, camera=replace(camera, params=(params[0] + 0.5, params[1] + 0.5, *params[2:]))),
         "world to camera": replace(truth, trajectory=replace(truth.trajectory, world_from_cam=np.linalg.inv(poses))),
         "OpenGL axes": replace(truth, trajectory=replace(truth.trajectory, world_from_cam=poses @ flip)),
-        "ray length": replace(truth, read_depth=lambda i: (truth.depth(i) / camera.ray_map()[..., 2])),
+        "ray length": replace(truth, read_depth=lambda i: truth.depth(i) / camera.ray_map()[..., 2]),
         "centimetres": replace(truth, read_depth=lambda i: truth.depth(i) / 10),
     }
     assert right is not None and right.median_px < 0.002
@@ -258,6 +258,25 @@ def test_scareds_depth_is_read_in_any_order(tmp_path: Path) -> None:
     for i in (2, 0, 1, 1, 2):
         seen = clip.depth[i] > 0
         np.testing.assert_allclose(truth.depth(i)[seen], clip.depth[i][seen], rtol=1e-5)
+
+
+def test_c3vds_screening_sequences_have_no_depth(tmp_path: Path) -> None:
+    folder = layouts_of.c3vd(tmp_path, made("fisheye"))
+    for path in folder.glob("*_depth.tiff"):
+        path.unlink()
+    truth = open_truth(folder)
+    assert (truth.layout, truth.frame_count, truth.read_depth) == ("c3vd", FRAMES, None)
+    assert len(truth.trajectory) == FRAMES
+
+
+def test_hamlyns_images_of_two_sizes(tmp_path: Path) -> None:
+    clip = made("pinhole", right=True)
+    folder = layouts_of.hamlyn(tmp_path, clip)
+    layouts_of.image(folder / "image01/0000000001.jpg", clip.rgb[1][:, :-1])
+    layouts_of.values(folder / "depth01/0000000001.png", layouts_of.steps(clip.depth[1][:, :-1], 1.0))
+    truth, source = open_truth(folder), open_source(folder)
+    assert {truth.depth(i).shape for i in range(FRAMES)} == {(source.height, source.width)} == {(128, 159)}
+    assert (source.camera.width, source.camera.height) == (159, 128)
 
 
 def test_c3vds_published_camera() -> None:

@@ -46,7 +46,7 @@ _ROW = "the 16 of a 4 x 4 matrix by columns"
 
 def accepts(folder: Path) -> bool:
     """Whether this file reads the folder."""
-    return any(folder.glob("*_depth.tiff")) or _is_endogslam(folder)
+    return any(any(folder.glob(p)) for p in ("*_depth.tiff", "*_color.png")) or _is_endogslam(folder)
 
 
 def open(folder: Path) -> Truth:
@@ -54,15 +54,17 @@ def open(folder: Path) -> Truth:
     if _is_endogslam(folder):
         return _endogslam(folder)
     images, depths = files_in(folder, "*_color.png"), files_in(folder, "*_depth.tiff")
-    check_count(folder, len(images), len(depths), "depth images")
-    numbers = same_numbers(images, depths)
+    if depths or not images:
+        check_count(folder, len(images), len(depths), "depth images")
+    # The screening sequences have no depth.
+    numbers = same_numbers(images, depths or images)
     camera = camera_of(folder, image_size(images[0]))
     trajectory = read_poses(folder / "pose.txt", numbers) if (folder / "pose.txt").is_file() else None
     meshes = sorted(folder.glob("*.obj")) + sorted(folder.glob("*.ply"))
     name = folder.resolve().name
     return Truth(
-        name, "c3vd", camera, trajectory, images, len(depths), meshes[0] if meshes else None,
-        lambda index: depth_mm(depths[index]),
+        name, "c3vd", camera, trajectory, images, len(images), meshes[0] if meshes else None,
+        (lambda index: depth_mm(depths[index])) if depths else None,
     )  # fmt: skip
 
 

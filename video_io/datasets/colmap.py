@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from video_io.calibrations import COLMAP_MODELS, colmap_camera
 from video_io.camera import Camera
-from video_io.datasets.base import UP_TO_SCALE, Depth, Truth, frame_times, from_quaternions
+from video_io.datasets.base import (
+    UP_TO_SCALE,
+    Depth,
+    Truth,
+    check_size,
+    frame_times,
+    from_quaternions,
+    image_size,
+)
 from video_io.errors import InputError
 from video_io.sources.images import natural_key
 from video_io.trajectory import Trajectory
@@ -71,6 +79,7 @@ def open(folder: Path) -> Truth:
     placed.sort(key=lambda image: natural_key(Path(image.name)))
     camera = _one_camera(place, cameras, placed)
     files = [_file(folder, place, image.name) for image in placed]
+    check_size(files[0], image_size(files[0]), (camera.width, camera.height))
     turned = np.array([image.quaternion for image in placed])[:, [1, 2, 3, 0]]
     cam_from_world = from_quaternions(np.array([image.translation for image in placed]), turned, str(place))
     poses = np.linalg.inv(cam_from_world)

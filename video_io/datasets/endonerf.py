@@ -11,6 +11,7 @@ frame-000000.color.png. Which of both a folder is, is told by the values.
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,8 +102,8 @@ def _pictures(folder: Path, kind: str) -> tuple[Path, ...]:
 
 def _poses(path: Path, count: int, size: tuple[int, int]) -> tuple[NDArray[np.float64], Camera]:
     try:
-        table = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        table = np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # mapped, it can't claim more than is there
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
         raise InputError(f"'{path}' can't be read; expected numpy's N x 17 numbers; fetch it again") from error
     if table.ndim != 2 or table.shape[1] != 17 or not np.issubdtype(table.dtype, np.number):
         raise InputError(f"'{path}' has the shape {table.shape}; expected N x 17 numbers; fetch it again")

@@ -28,6 +28,7 @@ from video_io.datasets.base import (
     read_picture,
 )
 from video_io.errors import InputError
+from video_io.sources.images import common_size
 from video_io.stereo import Pairs, Rig
 
 LIBELAS = "depth: matched in the stereo pairs (LIBELAS), not measured"
@@ -51,7 +52,7 @@ def open(folder: Path) -> Truth:
     images, depths = files_in(folder / colour), files_in(folder / depth_name)
     if not images:
         raise InputError(f"'{folder / colour}' holds no images; expected %010d.jpg; complete the folder")
-    size = image_size(images[0])
+    size = common_size(list(images))  # cropping tools round: some sequences mix 419 x 288 with 418 x 288
     camera = _camera(folder, size)
     pairs = _pairs(folder, images, camera)
     notes = [] if camera else ["camera: intrinsics.txt is missing, here and in ../calibration/"]
@@ -69,7 +70,7 @@ def open(folder: Path) -> Truth:
             path = by_name[images[index].stem]
             values = read_depth_image(path)
             check_size(path, values.shape[1::-1], image_size(images[index]))
-            return values.astype(np.float32)
+            return values[: size[1], : size[0]].astype(np.float32)
 
         reader = stored
         notes.append(LIBELAS)

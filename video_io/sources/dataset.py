@@ -13,7 +13,7 @@ from video_io.errors import InputError
 from video_io.footage import Footage
 from video_io.frame import Frame
 from video_io.sources.base import Source, selected_count
-from video_io.sources.images import ImageFolder, _check_readable, _common_size
+from video_io.sources.images import ImageFolder, check_readable, common_size
 
 if TYPE_CHECKING:
     from video_io.datasets import Truth
@@ -49,12 +49,15 @@ class DatasetImages(ImageFolder):
 
     def __init__(self, path: Path, truth: Truth, every: int, max_frames: int | None) -> None:
         files = list(truth.image_paths)
-        width, height = _common_size(files)
-        _check_readable(files)
+        width, height = common_size(files)
+        check_readable(files)
         times = truth.times_ns
         rate = 1e9 / float(np.median(np.diff(times))) if len(times) > 1 else 30.0
         super().__init__(path, files, width, height, every, max_frames, rate)
         self.camera = truth.camera
+        if self.camera is not None and (self.camera.width, self.camera.height) != (width, height):
+            # Images of one or two pixels more lose the last ones.
+            self.camera = self.camera.cropped(0, 0, width, height)
         self._truth, self._times = truth, times
         self.describe.update(_told(truth))
 

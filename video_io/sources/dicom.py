@@ -235,6 +235,12 @@ def _facts(path: Path) -> dict[str, Any]:
     for name in ("Rows", "Columns"):
         values[name] = int(values[name])
     values["NumberOfFrames"] = max(1, int(values["NumberOfFrames"] or 1))
+    if values["NumberOfFrames"] > path.stat().st_size:
+        raise InputError(
+            f"'{path}' claims to hold {values['NumberOfFrames']} frames, more than it has bytes; expected an "
+            "intact file; "
+            "export it again"
+        )
     return values
 
 

@@ -38,8 +38,8 @@ def open(path: Path, every: int, max_frames: int | None, fps: float) -> Source:
         InputError: no image, several folders of images to choose from, or images of different sizes.
     """
     files = find_images(path)
-    width, height = _common_size(files)
-    _check_readable(files)
+    width, height = common_size(files)
+    check_readable(files)
     return ImageFolder(path, files, width, height, every, max_frames, fps)
 
 
@@ -167,7 +167,7 @@ def _folders_below(folder: Path, depth: int) -> Iterator[Path]:
                 yield from _folders_below(child, depth - 1)
 
 
-def _common_size(files: list[Path]) -> tuple[int, int]:
+def common_size(files: list[Path]) -> tuple[int, int]:
     """Width and height that all images have, from their headers; damaged files are left for the reading."""
     sizes = {path: size for path in files if (size := _header_size(path)) is not None}
     if not sizes:
@@ -187,7 +187,7 @@ def _common_size(files: list[Path]) -> tuple[int, int]:
     return min(widths), min(heights)
 
 
-def _check_readable(files: list[Path]) -> None:
+def check_readable(files: list[Path]) -> None:
     """Raise InputError when none of the first images is a picture."""
     for path in files[:5]:
         try:

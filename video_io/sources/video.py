@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import av
 
 _STILL_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+_ARCHIVE_SUFFIXES = {".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"}
 _NOT_VIDEO = {"ansi", "bintext", "xbin", "idf"}  # FFmpeg offers to draw plain text as video.
 _LONGEST_WALK = 3000  # frames decoded for one sample at most, in files with few key frames
 
@@ -39,6 +40,10 @@ def open(path: Path, every: int, max_frames: int | None, fps: float) -> Source:
     if path.suffix.lower() in _STILL_SUFFIXES:
         raise InputError(
             f"'{path}' is a single image; expected a video file or a folder of images; give its folder '{path.parent}'"
+        )
+    if path.suffix.lower() in _ARCHIVE_SUFFIXES:
+        raise InputError(
+            f"'{path}' is an archive; expected a video file or a folder; unpack it and give the folder of one sequence"
         )
     return VideoFile(path, every, max_frames)
 
