@@ -168,8 +168,13 @@ def _text_images(path: Path) -> Iterator[Placed]:
 
 
 def _text_points(path: Path) -> dict[int, NDArray[np.float64]]:
-    rows = (line.split(maxsplit=4) for line in _lines(path) if line.strip())
-    return {int(row[0]): np.array(row[1:4], float) for row in rows}
+    points = {}
+    for line in _lines(path):
+        if words := line.split(maxsplit=4):
+            if len(words) < 4:
+                raise ValueError(f"the line '{line[:40]}' of points3D.txt has {len(words)} entries")
+            points[int(words[0])] = np.array(words[1:4], float)
+    return points
 
 
 # -- binary -------------------------------------------------------------------------------------------------------

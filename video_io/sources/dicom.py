@@ -8,6 +8,7 @@ an institution, a device) goes into frames, messages or what a run writes.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
 _VIDEO = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (100, 101, 102, 103, 104, 105, 106, 107, 108)) + tuple(
     f"1.2.840.10008.1.2.4.{n}.1" for n in (100, 101, 102, 103, 104, 105, 106)
 )
-_READ = (
-    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored",
-    "HighBit", "PixelRepresentation", "PlanarConfiguration", "WindowCenter", "WindowWidth", "FrameTime",
-    "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate", "InstanceNumber", "SeriesInstanceUID",
+# All that is read of a header beside the pixels.
+_WHOLE = ("Rows", "Columns", "NumberOfFrames", "BitsStored", "PixelRepresentation", "InstanceNumber")
+_NUMBERS = (
+    *_WHOLE, "WindowCenter", "WindowWidth", "FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate",
 )  # fmt: skip
+_WORDS = ("PhotometricInterpretation", "SeriesInstanceUID")
+_RATES = ("CineRate", "RecommendedDisplayFrameRate")
+_READ = (*_NUMBERS, *_WORDS)
 _SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
-_USUAL_RATE = 30.0
 
 
 def accepts(path: Path) -> bool:
@@ -109,7 +112,7 @@ class DicomFrames:
         for index in indices:
             try:
                 rgb = _pixels(self.path, index, self._facts)
-            except _UNDECODED as error:
+            except _errors() as error:
                 skipped.append((index, f"damaged ({_plain(error)})"))
                 continue
             if rgb.shape[:2] != (self.height, self.width):
@@ -120,7 +123,7 @@ class DicomFrames:
     def _why(self, index: int) -> str:
         try:
             _pixels(self.path, index, self._facts)
-        except _UNDECODED as error:
+        except _errors() as error:
             return _plain(error)
         return "its size is another"
 
@@ -133,7 +136,7 @@ class DicomSlices:
     def __init__(self, path: Path, files: list[Path], every: int, max_frames: int | None, fps: float) -> None:
         facts = [_facts(file) for file in files]
         odd = [f for f, v in zip(files, facts, strict=True) if v["NumberOfFrames"] != 1 or v["syntax"] in _VIDEO]
-        series = {v.get("SeriesInstanceUID") for v in facts}
+        series = {v["SeriesInstanceUID"] for v in facts}
         if odd or len(series) > 1:
             what = f"'{odd[0].name}' holds a clip of its own" if odd else f"they belong to {len(series)} series"
             raise InputError(
@@ -141,7 +144,7 @@ class DicomSlices:
                 "the file "
                 "or the series that you mean"
             )
-        order = np.argsort([int(v.get("InstanceNumber") or i) for i, v in enumerate(facts)], kind="stable")
+        order = np.argsort([v["InstanceNumber"] for v in facts], kind="stable")
         self.name = path.resolve().name
         self.files, self._facts = [files[i] for i in order], [facts[i] for i in order]
         self.width, self.height = self._facts[0]["Columns"], self._facts[0]["Rows"]
@@ -173,7 +176,7 @@ class DicomSlices:
     def _read(self, index: int) -> Frame | str:
         try:
             rgb = _pixels(self.files[index], 0, self._facts[index])
-        except _UNDECODED as error:
+        except _errors() as error:
             return f"{self.files[index].name}: damaged ({_plain(error)})"
         if rgb.shape[:2] != (self.height, self.width):
             return f"{self.files[index].name}: {rgb.shape[1]} x {rgb.shape[0]}, not {self.width} x {self.height}"
@@ -182,8 +185,13 @@ class DicomSlices:
 
 # -- the header ---------------------------------------------------------------------------------------------------
 
-# What pydicom and the decoders raise on files that are damaged or packed in a way that is not installed.
-_UNDECODED = (ValueError, RuntimeError, AttributeError, KeyError, IndexError, NotImplementedError, OSError, TypeError)
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What pydicom and the decoders raise on files that are damaged or packed in a way that is not installed."""
+    from pydicom.errors import BytesLengthException
+
+    lookups = (AttributeError, LookupError, TypeError, ArithmeticError)
+    return (ValueError, RuntimeError, OSError, EOFError, MemoryError, struct.error, BytesLengthException, *lookups)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -221,40 +229,50 @@ def _facts(path: Path) -> dict[str, Any]:
     try:
         with _quiet():
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_READ))
-            values: dict[str, Any] = {name: header.get(name) for name in _READ}
             syntax = header.file_meta.TransferSyntaxUID
-    except (*_UNDECODED, EOFError) as error:
+            values: dict[str, Any] = {
+                "syntax": str(syntax), "syntax_name": str(getattr(syntax, "name", syntax)),
+                **{name: _numbers(header.get(name)) for name in _NUMBERS},
+                **{name: str(header.get(name) or "") for name in _WORDS},
+            }  # fmt: skip
+    except _errors() as error:
         raise InputError(
             f"'{path}' can't be read as DICOM ({type(error).__name__}); expected an intact file; export it again"
         ) from None
-    values["syntax"], values["syntax_name"] = str(syntax), str(syntax.name)
-    if not values["Rows"] or not values["Columns"]:
+    for name in _WHOLE:
+        values[name] = int(values[name][0]) if values[name] else 0
+    if values["Rows"] < 1 or values["Columns"] < 1:
         raise InputError(
             f"'{path}' is DICOM without pictures; expected a video or a multi-frame image; choose the file of the video"
         )
-    for name in ("Rows", "Columns"):
-        values[name] = int(values[name])
-    values["NumberOfFrames"] = max(1, int(values["NumberOfFrames"] or 1))
+    values["NumberOfFrames"] = max(1, values["NumberOfFrames"])
     if values["NumberOfFrames"] > path.stat().st_size:
         raise InputError(
-            f"'{path}' claims to hold {values['NumberOfFrames']} frames, more than it has bytes; expected an "
-            "intact file; "
-            "export it again"
+            f"'{path}' claims to hold {values['NumberOfFrames']} frames, more than it has bytes; expected an intact "
+            "file; export it again"
         )
     return values
 
 
+def _numbers(value: Any) -> list[float]:
+    """The finite numbers of an entry, which may have one value, several or none."""
+    if value is None or value == "":
+        return []
+    found = [float(v) for v in np.atleast_1d(value).tolist()]
+    if not np.isfinite(found).all():
+        raise ValueError("a number that is not finite")
+    return found
+
+
 def _times(facts: dict[str, Any], count: int, fps: float) -> NDArray[np.int64]:
     """Time of each frame, nanoseconds, by the header's steps, its frame time or its rate."""
-    steps = facts.get("FrameTimeVector")
-    if steps is not None and np.size(steps) == count:
-        times = np.cumsum(np.atleast_1d(np.array(steps, float))) * 1e6
+    steps = facts["FrameTimeVector"]
+    if len(steps) == count:
+        times = np.cumsum(steps) * 1e6
         if (np.diff(times) > 0).all():
             return np.round(times - times[0]).astype(np.int64)
-    step_ms = float(facts.get("FrameTime") or 0)
-    rate = float(facts.get("CineRate") or facts.get("RecommendedDisplayFrameRate") or 0)
-    if not step_ms > 0:
-        step_ms = 1000 / rate if rate > 0 else 1000 / fps
+    told = [*facts["FrameTime"], *(1000 / r for n in _RATES for r in facts[n] if r > 0), 1000 / fps]
+    step_ms = next(step for step in told if 0.1 < step < 60_000)
     return np.round(np.arange(count) * step_ms * 1e6).astype(np.int64)
 
 
@@ -295,13 +313,13 @@ def _by_palette(path: Path, stored: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def _to_eight_bits(stored: NDArray[np.generic], facts: dict[str, Any]) -> NDArray[np.uint8]:
-    if stored.dtype == np.uint8 and int(facts["BitsStored"] or 8) == 8:
+    bits = facts["BitsStored"] if 0 < facts["BitsStored"] <= 32 else 8 * stored.dtype.itemsize
+    if stored.dtype == np.uint8 and bits == 8:
         return stored
-    bits = int(facts["BitsStored"] or 8 * stored.dtype.itemsize)
     low = -(2.0 ** (bits - 1)) if facts["PixelRepresentation"] else 0.0
     high = low + 2.0**bits - 1
-    if facts.get("WindowCenter") is not None and facts.get("WindowWidth") is not None and stored.ndim == 2:
-        centre, width = (float(np.atleast_1d(facts[n])[0]) for n in ("WindowCenter", "WindowWidth"))
+    if facts["WindowCenter"] and facts["WindowWidth"] and stored.ndim == 2:
+        centre, width = facts["WindowCenter"][0], facts["WindowWidth"][0]
         low, high = centre - width / 2, centre + width / 2
     scaled = (stored.astype(np.float32) - low) / max(high - low, 1e-6)
     return np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
@@ -336,7 +354,7 @@ def _fragments(path: Path) -> list[tuple[int, int]]:
                 if offset < first or offset + 8 + length > size:
                     raise ValueError("it is cut short")
                 pieces.append((offset + 8, length))
-    except (*_UNDECODED, EOFError) as error:
+    except _errors() as error:
         raise InputError(
             f"the video in '{path}' can't be found ({type(error).__name__}); expected an intact DICOM file; "
             "export it again"
