@@ -38,6 +38,7 @@ _NUMBERS = (
 _WORDS = ("PhotometricInterpretation", "SeriesInstanceUID")
 _RATES = ("CineRate", "RecommendedDisplayFrameRate")
 _READ = (*_NUMBERS, *_WORDS)
+Offsets = tuple[list[int], list[int]]
 _SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
 
 
@@ -85,6 +86,7 @@ class DicomFrames:
         self._chosen = list(range(0, total, every))[:max_frames]
         self.frame_count = len(self._chosen)
         self._times = _times(facts, total, fps)
+        self._offsets = _offsets(path, facts)
         self.skipped: list[tuple[int, str]] = []
         rate = 1e9 / float(np.median(np.diff(self._times))) if total > 1 else fps
         self.describe: dict[str, Any] = {
@@ -111,7 +113,7 @@ class DicomFrames:
     def _read(self, indices: list[int], skipped: list[tuple[int, str]]) -> Iterator[Frame]:
         for index in indices:
             try:
-                rgb = _pixels(self.path, index, self._facts)
+                rgb = _pixels(self.path, index, self._facts, self._offsets)
             except _errors() as error:
                 skipped.append((index, f"damaged ({_plain(error)})"))
                 continue
@@ -122,7 +124,7 @@ class DicomFrames:
 
     def _why(self, index: int) -> str:
         try:
-            _pixels(self.path, index, self._facts)
+            _pixels(self.path, index, self._facts, self._offsets)
         except _errors() as error:
             return _plain(error)
         return "its size is another"
@@ -231,7 +233,8 @@ def _facts(path: Path) -> dict[str, Any]:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_READ))
             syntax = header.file_meta.TransferSyntaxUID
             values: dict[str, Any] = {
-                "syntax": str(syntax), "syntax_name": str(getattr(syntax, "name", syntax)),
+                "syntax": str(syntax), "packed": bool(getattr(syntax, "is_encapsulated", False)),
+                "syntax_name": str(getattr(syntax, "name", syntax)),
                 **{name: _numbers(header.get(name)) for name in _NUMBERS},
                 **{name: str(header.get(name) or "") for name in _WORDS},
             }  # fmt: skip
@@ -286,12 +289,12 @@ def _plain(error: Exception) -> str:
 # -- the pixels ---------------------------------------------------------------------------------------------------
 
 
-def _pixels(path: Path, index: int, facts: dict[str, Any]) -> NDArray[np.uint8]:
-    """Frame `index` as (H, W, 3) uint8 RGB."""
+def _pixels(path: Path, index: int, facts: dict[str, Any], offsets: Offsets | None = None) -> NDArray[np.uint8]:
+    """Frame `index` as (H, W, 3) uint8 RGB; with `offsets` the frames before it are not looked at."""
     from pydicom.pixels import pixel_array
 
     with _quiet():
-        stored = pixel_array(path, index=index)
+        stored = pixel_array(path, index=index, **({"extended_offsets": offsets} if offsets else {}))
         if facts["PhotometricInterpretation"] == "PALETTE COLOR":
             return _by_palette(path, stored)
     if stored.ndim == 3:
@@ -300,6 +303,19 @@ def _pixels(path: Path, index: int, facts: dict[str, Any]) -> NDArray[np.uint8]:
     if facts["PhotometricInterpretation"] == "MONOCHROME1":
         grey = 255 - grey
     return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _offsets(path: Path, facts: dict[str, Any]) -> Offsets | None:
+    """Where each packed frame lies, from the first one, and its length; None unless each frame is one piece."""
+    if not facts["packed"]:
+        return None
+    try:
+        pieces = _fragments(path)
+    except InputError:
+        return None  # the reading of the frames will say which of them are damaged
+    if len(pieces) != facts["NumberOfFrames"]:
+        return None
+    return [offset - pieces[0][0] for offset, _ in pieces], [length for _, length in pieces]
 
 
 def _by_palette(path: Path, stored: NDArray[np.generic]) -> NDArray[np.uint8]:
