@@ -12,11 +12,13 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from video_io.datasets import Truth, open_truth
 from video_io.errors import InputError
 from video_io.reprojection import agreement
 
-HEAD = ("folder", "loader", "frames", "size", "camera", "truth", "px", "along z", "pairs")
+HEAD = ("folder", "loader", "frames", "size", "camera", "truth", "moved px", "error px", "error along z", "pairs")
 
 
 def main() -> None:
@@ -44,10 +46,12 @@ def _row(folder: Path) -> tuple[str, ...] | None:
         print(f"{folder.name}: {error}", file=sys.stderr)
         return None
     camera = truth.camera.model if truth.camera else "-"
-    figures = ("-", "-", "-")
+    figures = ("-", "-", "-", "-")
     if found is not None:
         unit = " mm" if truth.unit == "mm" else ""
-        figures = (f"{found.median_px:.3f}", f"{found.median:.3g}{unit}", f"{found.pairs} by {found.how}")
+        moved = f"{float(np.median(found.moved_px)):.1f}"
+        error = f"{found.median_px:.4f}", f"{found.median:.2g}{unit}"
+        figures = (moved, *error, f"{found.pairs} by {found.how}")
     return (folder.name, truth.layout, str(truth.frame_count), size, camera, _told(truth), *figures)
 
 

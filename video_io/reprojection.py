@@ -29,12 +29,14 @@ class Agreement:
         along: difference in z between a moved point and the depth that is stored where it falls, in the truth's unit.
         px: distance from where a point started to where it comes back from there, pixels; for single points, from
             where it falls to the nearest stored one.
+        moved_px: how far each point moves in the image from one frame to the other; without motion nothing is shown.
         pairs: how many pairs of frames, or of images for stereo pairs, were looked at.
         how: `poses` or `stereo`.
     """
 
     along: Float
     px: Float
+    moved_px: Float
     pairs: int
     how: str
 
@@ -75,15 +77,18 @@ def agreement(truth: Truth, pairs: int = 6) -> Agreement | None:
     kept = [pair for pair in found if len(pair[0])]
     if not kept:
         return None
-    along, px = (np.concatenate(values) for values in zip(*kept, strict=True))
-    return Agreement(along, px, len(kept), how)
+    along, px, moved_px = (np.concatenate(values) for values in zip(*kept, strict=True))
+    return Agreement(along, px, moved_px, len(kept), how)
 
 
 def compare(
     first: Depth | None, second: Depth | None, camera: Camera, other: Camera, other_from_camera: Float
-) -> tuple[Float, Float]:
-    """Differences in z and in pixels, over points of `first` (z, 0 = none) that fall where `second` has depth."""
-    empty = np.zeros(0), np.zeros(0)
+) -> tuple[Float, Float, Float]:
+    """Differences in z and in pixels, and how far points move in the image.
+
+    Points of `first` (z, 0 = none) are looked at where they fall on depth of `second`.
+    """
+    empty = np.zeros(0), np.zeros(0), np.zeros(0)
     if first is None or second is None or not first.any() or not second.any():
         return empty
     pixels, z = _points(first)
@@ -96,7 +101,7 @@ def compare(
     if not len(at):
         return empty
     if (second > 0).mean() < _SPARSE:
-        return _against_points(second, at, moved[:, 2])
+        return _against_points(second, pixels, at, moved[:, 2])
     there, known = _sampled(second, at)
     known &= moved[:, 2] < there * (1 + _BEHIND)
     if not known.any():
@@ -105,7 +110,8 @@ def compare(
     back = (rays / rays[:, 2:] * there[known][:, None] - other_from_camera[:3, 3]) @ other_from_camera[:3, :3]
     again, visible = camera.project(back)
     px = np.linalg.norm(again - pixels[known], axis=1)
-    return np.abs(moved[known, 2] - there[known])[visible], px[visible]
+    shift = np.linalg.norm(at[known] - pixels[known], axis=1)
+    return np.abs(moved[known, 2] - there[known])[visible], px[visible], shift[visible]
 
 
 def _chosen(count: int, pairs: int) -> list[tuple[int, int]]:
@@ -135,10 +141,11 @@ def _sampled(depth: Depth, at: Float) -> tuple[Float, NDArray[np.bool_]]:
     return value.astype(float), known
 
 
-def _against_points(depth: Depth, at: Float, z: Float) -> tuple[Float, Float]:
+def _against_points(depth: Depth, pixels: Float, at: Float, z: Float) -> tuple[Float, Float, Float]:
     from scipy.spatial import KDTree
 
     rows, columns = np.nonzero(depth > 0)
     distance, nearest = KDTree(np.stack([columns, rows], -1) + 0.5).query(at)
     known = distance < _NEAR_PX
-    return np.abs(z - depth[rows, columns][nearest])[known], distance[known]
+    shift = np.linalg.norm(at - pixels, axis=1)
+    return np.abs(z - depth[rows, columns][nearest])[known], distance[known], shift[known]
