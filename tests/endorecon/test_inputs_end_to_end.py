@@ -34,7 +34,8 @@ def test_a_data_set_needs_no_option(tmp_path: Path) -> None:
     rgb, depth, poses = _frames(camera)
     for i in range(FRAMES):
         cv2.imwrite(str(folder / f"{i:04d}_color.png"), rgb[i][..., ::-1])
-        cv2.imwrite(str(folder / f"{i:04d}_depth.tiff"), np.round(depth[i] * 655.35).astype(np.uint16))
+        stored = np.minimum(np.round(depth[i] * 655.35), 65535)  # further than 100 mm is invalid
+        cv2.imwrite(str(folder / f"{i:04d}_depth.tiff"), stored.astype(np.uint16))
     (folder / "pose.txt").write_text("\n".join(",".join(f"{v:.6f}" for v in p.T.ravel()) for p in poses))
     (folder / "intrinsics.json").write_text(json.dumps(camera.to_dict()))
     run = reconstruct_video(folder, tmp_path / "run")
