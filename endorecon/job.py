@@ -69,14 +69,15 @@ def reconstruct_video(
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """Reconstruct a video file or a folder of images into a run folder (docs/run_folder.md).
+    """Reconstruct a video file, a folder of images or a data set into a run folder (docs/run_folder.md).
 
     Where that folder holds a run that was killed, the run goes on where it was, to the same result.
 
     Args:
         input: the video or folder.
         out: the run folder to make.
-        camera: calibration of the input's whole image; without it the intrinsics are estimated.
+        camera: calibration of the input's whole image; without it that of the data set is taken, or the intrinsics are
+            estimated.
         model, adapter, accept_licence: depth model and its adapter, as `load_estimator` takes them.
         poses, poses_unit: where the camera's poses come from, as `open_poses` takes them.
         every, max_frames, fps: which frames, and the rate of inputs that have no times.
@@ -101,7 +102,7 @@ def reconstruct_video(
         check_free(out, overwrite)
     with clock.stage("open"):
         source = open_source(input, every, max_frames, fps)
-        clip = Clip.of(source, read_camera(camera) if camera else None)
+        clip = Clip.of(source, read_camera(camera) if camera else source.camera)
         pose_source = open_poses(poses, poses_unit, source)
         # Loaded once the input is known to be good, so that a wrong one is answered at once.
         from threadpoolctl import threadpool_limits
@@ -225,7 +226,7 @@ def make_estimator(model: str, adapter: Path | None, accept_licence: bool) -> Es
 def find_intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
     """The given camera; or one that starts from what is usual and what the frames look like, settled by motion."""
     if clip.camera is not None:
-        return Intrinsics(clip.camera, f"given: {given}")
+        return Intrinsics(clip.camera, f"given: {given or 'it comes with the data set'}")
     start, spread = start_camera(clip, estimator)
     prior = FocalPrior(start.focal_px, spread)
     found = calibrate(clip.with_camera(start).frames(), _depths(estimator), start, prior)

@@ -95,7 +95,7 @@ def record(
     Args:
         input: a video file or a folder of images.
         work: a folder for what waits between the passes.
-        camera: calibration of the input's whole image; without it the intrinsics are estimated.
+        camera: calibration of the input's whole image; without it the data set's, or an estimated one.
         every, max_frames, fps: which frames; see `open_source`.
         progress: called with a stage's name, frames done, and how many there are.
 
@@ -103,7 +103,7 @@ def record(
         InputError: an input that shows nothing, is too short or static, or whose poses can't be trusted.
     """
     source = open_source(input, every, max_frames, fps)
-    clip = Clip.of(source, read_camera(camera) if camera else None)
+    clip = Clip.of(source, read_camera(camera) if camera else source.camera)
     from threadpoolctl import threadpool_limits
 
     from endorecon.scenes.tsdf import TsdfScene

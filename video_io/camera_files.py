@@ -1,4 +1,4 @@
-"""Camera calibrations in the files that people have: our own JSON, OpenCV's YAML and XML, COLMAP's cameras.txt."""
+"""Camera calibrations in the files that people have: our JSON, OpenCV's YAML and XML, COLMAP's text, calibu's XML."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import cv2
 import numpy as np
 
+from video_io.calibrations import COLMAP_MODELS, calibu_camera, colmap_camera
 from video_io.camera import Camera
 from video_io.errors import InputError
 
-KNOWN = "a run's camera.json, an intrinsics.json, OpenCV YAML or XML, or COLMAP's cameras.txt"
+KNOWN = "a run's camera.json, an intrinsics.json, OpenCV YAML or XML, calibu's XML, or COLMAP's cameras.txt"
 _MATRIX_NAMES = ("camera_matrix", "cameraMatrix", "Camera_Matrix", "CameraMatrix", "K", "M1", "K1", "intrinsic_matrix")
 _DISTORTION_NAMES = (
     "distortion_coefficients", "distCoeffs", "Distortion_Coefficients", "distortion", "dist_coeffs", "D", "D1", "dist",
 )  # fmt: skip
 _WIDTH_NAMES = ("image_width", "image_Width", "imageWidth", "width", "w")
 _HEIGHT_NAMES = ("image_height", "image_Height", "imageHeight", "height", "h")
-_COLMAP_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE")
 
 
 def read_camera(path: str | Path) -> Camera:
@@ -32,6 +32,7 @@ def read_camera(path: str | Path) -> Camera:
     - OpenCV FileStorage with a camera matrix, distortion coefficients and the image's size; fisheye where a node
       says so (`fisheye`, `fisheye_model`, or a model's name that holds "fisheye").
     - COLMAP cameras.txt with one camera; COLMAP's pixel convention is ours.
+    - XML of calibu or vicalib, as EndoMapper has it (`calibrations.calibu_camera`).
 
     Raises:
         InputError: nothing there, an unknown kind, or entries that are missing or impossible.
@@ -47,9 +48,11 @@ def read_camera(path: str | Path) -> Camera:
     try:
         if start.startswith("{"):
             return _from_json(json.loads(text))
+        if "<camera_model" in text:
+            return calibu_camera(text)
         if start.startswith(("%YAML", "<?xml", "<opencv_storage", "---")) or path.suffix.lower() in (".yml", ".yaml"):
             return _from_opencv(text)
-        if any(model in text for model in _COLMAP_MODELS):
+        if any(model in text for model in (*COLMAP_MODELS, "THIN_PRISM_FISHEYE")):
             return _from_colmap(text)
     except (ValueError, TypeError, cv2.error) as error:
         reason = "it can't be parsed" if isinstance(error, cv2.error) else str(error).strip().splitlines()[0]
@@ -140,23 +143,7 @@ def _from_colmap(text: str) -> Camera:
             f"it holds {len(lines)} cameras, and one is expected (keep the line of the camera that you mean)"
         )
     _, model, width, height, *rest = lines[0]
-    w, h, p = int(width), int(height), [float(v) for v in rest]
-    expected = {"SIMPLE_PINHOLE": 3, "PINHOLE": 4, "SIMPLE_RADIAL": 4, "RADIAL": 5, "OPENCV": 8, "OPENCV_FISHEYE": 8}
-    if model not in expected:
-        raise ValueError(f"COLMAP's model {model} is not supported (supported: {', '.join(expected)})")
-    if len(p) != expected[model]:
-        raise ValueError(f"COLMAP's model {model} has {expected[model]} parameters, found {len(p)}")
-    if model == "PINHOLE":
-        return Camera("pinhole", w, h, tuple(p))
-    if model == "OPENCV":
-        return Camera("brown", w, h, (*p, 0.0))
-    if model == "OPENCV_FISHEYE":
-        return Camera("fisheye", w, h, tuple(p))
-    f, cx, cy, *k = p
-    if not k:
-        return Camera("pinhole", w, h, (f, f, cx, cy))
-    k1, k2 = (*k, 0.0)[:2]
-    return Camera("brown", w, h, (f, f, cx, cy, k1, k2, 0.0, 0.0, 0.0))
+    return colmap_camera(model, int(width), int(height), [float(v) for v in rest])
 
 
 def _first(values: dict[str, Any], names: tuple[str, ...]) -> Any:

@@ -20,7 +20,8 @@ class Evaluate:
     run: Positional[Path]
     """A folder that `endorecon reconstruct` has made."""
     truth: Path
-    """A folder with poses, depth and mesh: what `endorecon simulate` writes, a C3VD sequence, or SimCol3D."""
+    """A folder with poses, depth or mesh: what `endorecon simulate` writes, or one sequence of a data set
+    (docs/datasets.md)."""
     json: bool = False
     """Print JSON instead of a table."""
 

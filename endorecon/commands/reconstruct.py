@@ -20,7 +20,8 @@ class Reconstruct:
     """
 
     input: Positional[Path]
-    """A video file, or a folder of images in the order of their names; demo is a clip that comes along."""
+    """A video file, a DICOM file, a folder of images in the order of their names, or one sequence of a data set
+    (docs/datasets.md), whose camera is used; demo is a clip that comes along."""
     out: Out = None
     """Where to write; by default runs/NAME, after the input."""
     camera: File = None

@@ -132,7 +132,7 @@ def test_colmaps_pixel_convention_is_ours(tmp_path: Path) -> None:
         ("c.yml", "%YAML:1.0\n---\n{{{", "can't be used"),
         ("cameras.txt", COLMAP + "1 PINHOLE 640 480 1 1 1 1\n2 PINHOLE 640 480 1 1 1 1\n", "holds 2 cameras"),
         ("cameras.txt", COLMAP + "1 PINHOLE 640 480 1 1 1\n", "has 4 parameters, found 3"),
-        ("cameras.txt", COLMAP + "1 FULL_OPENCV 640 480 1 1 1\n", "FULL_OPENCV is not supported"),
+        ("cameras.txt", COLMAP + "1 THIN_PRISM_FISHEYE 640 480 1 1 1\n", "THIN_PRISM_FISHEYE is not supported"),
         ("notes.txt", "the camera is a good one\n", "of no known kind"),
         ("empty.json", "", "of no known kind"),
     ],

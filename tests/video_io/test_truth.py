@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from video_io.datasets import layouts, open_truth
+from video_io.datasets.c3vd import published_camera
 from video_io.errors import InputError
+from video_io.reprojection import agreement
 from video_io.trajectory import Trajectory
 
 
@@ -94,6 +97,34 @@ def test_c3vds_depth_and_poses_belong_together(sample_data: Path) -> None:
     pixels, seen = truth.camera.project(points)
     there = last[pixels[seen][:, 1].astype(int), pixels[seen][:, 0].astype(int)]
     assert np.median(np.abs(there - points[seen][:, 2])) < 0.04  # mm; 0.07 with the poses one row off
+
+
+def test_c3vds_published_camera_is_that_of_the_depth(sample_data: Path) -> None:
+    """The released depth was rendered with it: it agrees better than the fit to OpenCV's model."""
+    truth = open_truth(sample_data / "c3vd_trans_t1_a")
+    camera = published_camera()
+    cx, cy, *rest = camera.params
+    found = {
+        name: agreement(replace(truth, camera=c), pairs=2).median
+        for name, c in (
+            ("published", camera),
+            ("half a pixel off", replace(camera, params=(cx + 0.5, cy + 0.5, *rest))),
+            ("fitted", truth.camera),
+        )
+    }
+    assert found["published"] < 0.0015  # mm; a step of the stored depth
+    assert found["published"] < 0.7 * min(found["half a pixel off"], found["fitted"])
+    assert found["fitted"] < 0.05
+
+
+def test_the_samples_stereo_heart(sample_data: Path) -> None:
+    truth = open_truth(sample_data / "hamlyn_heart_stereo")
+    assert (truth.layout, truth.frame_count) == ("hamlyn", 1)
+    assert truth.pairs.rig.baseline_mm == pytest.approx(5.521, abs=0.001)
+    depth = truth.depth(0)
+    middle = depth[100:200, 120:240]
+    assert (middle > 0).mean() > 0.8
+    assert 50 < np.median(middle[middle > 0]) < 80  # mm; the heart fills the picture, some 6 cm away
 
 
 def test_folders_without_truth(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ __all__ = ["Source", "kinds", "open_source"]
 
 def kinds() -> list[str]:
     """Names of the kinds of input that can be read."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base" and not m.name.startswith("_"))
 
 
 def open_source(path: str | Path, every: int = 1, max_frames: int | None = None, fps: float = 30.0) -> Source:
-    """Open a video file or a folder of images.
+    """Open a video file, a DICOM file, a folder of images or the folder of a data set.
 
     Args:
         path: the input.
@@ -32,7 +32,9 @@ def open_source(path: str | Path, every: int = 1, max_frames: int | None = None,
     path = Path(path).expanduser()
     check_selection(every, max_frames, fps)
     if not path.exists():
-        raise InputError(f"'{path}' does not exist; give the path of a video file or of a folder of images")
+        raise InputError(
+            f"'{path}' does not exist; give the path of a video file, a folder of images, a data set or a DICOM file"
+        )
     for kind in kinds():
         module = importlib.import_module(f"{__name__}.{kind}")
         if module.accepts(path):

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from video_io.camera import Camera
 from video_io.errors import InputError
 from video_io.frame import Frame
 
@@ -24,6 +25,7 @@ class Source(Protocol):
         frame_count: how many frames `frames` will give, None when the input does not tell; an estimate, because a
             container's header may be wrong.
         describe: plain values that say what the input is (kind, path, rate, codec, ...).
+        camera: of the whole frame, where the input tells it.
         skipped: (index, reason) of each frame that could not be read; complete after an iteration to the end.
     """
 
@@ -32,6 +34,7 @@ class Source(Protocol):
     height: int
     frame_count: int | None
     describe: dict[str, Any]
+    camera: Camera | None
     skipped: list[tuple[int, str]]
 
     def frames(self) -> Iterator[Frame]:

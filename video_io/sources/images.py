@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from video_io.camera import Camera
 from video_io.errors import InputError
 from video_io.frame import Frame
 from video_io.sources.base import Source, decode_image, selected_count
@@ -37,13 +38,15 @@ def open(path: Path, every: int, max_frames: int | None, fps: float) -> Source:
         InputError: no image, several folders of images to choose from, or images of different sizes.
     """
     files = find_images(path)
-    width, height = _common_size(files)
-    _check_readable(files)
+    width, height = common_size(files)
+    check_readable(files)
     return ImageFolder(path, files, width, height, every, max_frames, fps)
 
 
 class ImageFolder:
     """See `Source`. A frame's time is its index / fps; images up to `SIZE_JITTER` px larger lose the last rows."""
+
+    camera: Camera | None = None  # images alone do not tell it
 
     def __init__(
         self,
@@ -164,7 +167,7 @@ def _folders_below(folder: Path, depth: int) -> Iterator[Path]:
                 yield from _folders_below(child, depth - 1)
 
 
-def _common_size(files: list[Path]) -> tuple[int, int]:
+def common_size(files: list[Path]) -> tuple[int, int]:
     """Width and height that all images have, from their headers; damaged files are left for the reading."""
     sizes = {path: size for path in files if (size := _header_size(path)) is not None}
     if not sizes:
@@ -184,7 +187,7 @@ def _common_size(files: list[Path]) -> tuple[int, int]:
     return min(widths), min(heights)
 
 
-def _check_readable(files: list[Path]) -> None:
+def check_readable(files: list[Path]) -> None:
     """Raise InputError when none of the first images is a picture."""
     for path in files[:5]:
         try:

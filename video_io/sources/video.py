@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import av
 
 _STILL_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+_ARCHIVE_SUFFIXES = {".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"}
 _NOT_VIDEO = {"ansi", "bintext", "xbin", "idf"}  # FFmpeg offers to draw plain text as video.
 _LONGEST_WALK = 3000  # frames decoded for one sample at most, in files with few key frames
 
@@ -40,17 +41,31 @@ def open(path: Path, every: int, max_frames: int | None, fps: float) -> Source:
         raise InputError(
             f"'{path}' is a single image; expected a video file or a folder of images; give its folder '{path.parent}'"
         )
+    if path.suffix.lower() in _ARCHIVE_SUFFIXES:
+        raise InputError(
+            f"'{path}' is an archive; expected a video file or a folder; unpack it and give the folder of one sequence"
+        )
     return VideoFile(path, every, max_frames)
 
 
 class VideoFile:
-    """See `Source`. A frame's time counts from the start of the video stream."""
+    """See `Source`. A frame's time counts from the start of the video stream.
 
-    def __init__(self, path: Path, every: int, max_frames: int | None) -> None:
-        self.path, self.name = path, path.stem
+    Args:
+        path: the file.
+        every, max_frames: which frames.
+        content: opens the video where it is only a part of that file.
+    """
+
+    camera = None  # a video does not tell it
+
+    def __init__(
+        self, path: Path, every: int, max_frames: int | None, content: Callable[[], IO[bytes]] | None = None
+    ) -> None:
+        self.path, self.name, self._content = path, path.stem, content
         self._every, self._max_frames = every, max_frames
         self.skipped: list[tuple[int, str]] = []
-        with _opened(path) as (container, stream):
+        with _opened(path, content) as (container, stream):
             first = _first_frame(path, container, stream)
             rgb = _upright(first)
             self.height, self.width = rgb.shape[:2]
@@ -78,7 +93,7 @@ class VideoFile:
         """
         self.skipped = []
         given = 0
-        with _opened(self.path) as (container, stream):
+        with _opened(self.path, self._content) as (container, stream):
             for position, frame in self._trusted(container, stream, self.skipped):
                 if position % self._every:
                     continue
@@ -134,7 +149,7 @@ class VideoFile:
             used = count * self._every
         targets = np.unique(np.linspace(0, max(used - 1, 0), count).round().astype(int))
         chosen: list[Frame] = []
-        with _opened(self.path) as (container, stream):
+        with _opened(self.path, self._content) as (container, stream):
             base = stream.time_base
             per_frame = 1 / (self._rate * float(base))
             decoder = _Decoding(container, stream).frames()
@@ -172,11 +187,12 @@ class VideoFile:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+def _opened(path: Path, content: Callable[[], IO[bytes]] | None = None) -> Iterator[tuple[Any, Any]]:
     import av
 
     try:
-        container = av.open(str(path))
+        # Titles and comments may be in any encoding; they are not used.
+        container = av.open(content() if content else str(path), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         raise InputError(
             f"'{path}' can't be opened as a video ({_plain(error)}); expected a whole MP4, AVI, MKV or MOV file; it is "
