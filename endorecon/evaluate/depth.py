@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from video_io.errors import InputError
 
 Scaling = Literal["none", "frame", "clip"]
 DepthPair = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]
+FIGURES = ("AbsRel", "SqRel", "RMSE", "RMSE log", "delta 1", "delta 2", "delta 3", "L1")
 _RATIOS_A_FRAME = 20_000
 
 
@@ -33,6 +34,7 @@ class DepthErrors:
             two methods can be compared only where these shares are alike.
         frames: frames that entered the means.
         frames_empty: frames with truth that have no valid pixel.
+        l1: mean of |d - t| in the unit of the truth.
     """
 
     scaling: Scaling
@@ -47,10 +49,31 @@ class DepthErrors:
     valid_share: float
     frames: int
     frames_empty: int
+    l1: float = float("nan")
 
     def to_dict(self) -> dict[str, float | int | str]:
         """Plain values by name."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class DepthRows:
+    """The figures of each frame, before they are averaged.
+
+    Attributes:
+        frames: (N,) number in `pairs` of each frame with a pixel to compare.
+        values: (N, 8), by column as in `FIGURES`.
+        scales: (N,) factor on each prediction.
+        compared, with_truth: pixels compared and pixels with truth, over all frames.
+        empty: frames with truth that have no valid pixel.
+    """
+
+    frames: NDArray[np.int64]
+    values: NDArray[np.float64]
+    scales: NDArray[np.float64]
+    compared: int
+    with_truth: int
+    empty: int
 
 
 def depth_errors(pairs: Iterable[DepthPair], scaling: Scaling) -> DepthErrors:
@@ -66,44 +89,60 @@ def depth_errors(pairs: Iterable[DepthPair], scaling: Scaling) -> DepthErrors:
         InputError: a valid prediction or a truth that is no positive number, maps of different sizes, or no frame
             with a pixel to compare.
     """
+    rows = depth_rows(pairs, scaling)
+    *figures, l1 = rows.values.mean(0).tolist()
+    share = rows.compared / rows.with_truth
+    return DepthErrors(scaling, float(np.median(rows.scales)), *figures, share, len(rows.values), rows.empty, l1)
+
+
+def depth_rows(pairs: Iterable[DepthPair], scaling: Scaling) -> DepthRows:
+    """The figures of each frame; arguments and errors as in `depth_errors`."""
     if scaling not in get_args(Scaling):
         raise ValueError(f"scaling is none, frame or clip, found '{scaling}'")
-    clip_scale = _clip_scale(pairs) if scaling == "clip" else 1.0
-    rows, scales, used, known, empty = [], [], 0, 0, 0
+    factor = clip_scale(pairs) if scaling == "clip" else 1.0
+    frames, rows, scales, used, known, empty = [], [], [], 0, 0, 0
     for number, pair in enumerate(pairs):
-        prediction, truth, with_truth = _compared(number, *pair)
+        prediction, truth, with_truth = compared(number, *pair)
         known += with_truth
         used += len(truth)
         if len(truth) == 0:
             empty += with_truth > 0
             continue
-        scale = float(np.median(truth) / np.median(prediction)) if scaling == "frame" else clip_scale
+        scale = float(np.median(truth) / np.median(prediction)) if scaling == "frame" else factor
+        frames.append(number)
         scales.append(scale)
-        rows.append(_figures(prediction * scale, truth))
+        rows.append(depth_figures(prediction * scale, truth))
     if not rows:
         raise InputError(
             "no frame has a pixel with both true and predicted depth; expected a run of the clip that the truth is for"
         )
-    return DepthErrors(
-        scaling, float(np.median(scales)), *np.mean(rows, 0).tolist(), used / known, len(rows), empty
-    )
+    return DepthRows(np.array(frames), np.array(rows), np.array(scales), used, known, int(empty))
 
 
-def _figures(d: NDArray[np.float64], t: NDArray[np.float64]) -> tuple[float, ...]:
-    ratio = np.maximum(d / t, t / d)
+def depth_figures(prediction: ArrayLike, truth: ArrayLike) -> tuple[float, ...]:
+    """AbsRel, SqRel, RMSE, RMSE log, delta 1 to 3, L1 (`FIGURES`) of positive depths (N,) against true ones (N,)."""
+    d, t = np.asarray(prediction, float), np.asarray(truth, float)
+    error, log, ratio = d - t, np.log(d / t), np.maximum(d / t, t / d)
+    square = error**2
     return (
-        float(np.mean(np.abs(d - t) / t)),
-        float(np.mean((d - t) ** 2 / t)),
-        float(np.sqrt(np.mean((d - t) ** 2))),
-        float(np.sqrt(np.mean((np.log(d) - np.log(t)) ** 2))),
+        float(np.mean(np.abs(error) / t)),
+        float(np.mean(square / t)),
+        float(np.sqrt(np.mean(square))),
+        float(np.sqrt(np.mean(log**2))),
         *(float(np.mean(ratio < 1.25**k)) for k in (1, 2, 3)),
+        float(np.mean(np.abs(error))),
     )
 
 
-def _compared(
-    number: int, prediction: NDArray[np.float32], valid: NDArray[np.bool_], truth: NDArray[np.float32]
+def compared(
+    number: int | str, prediction: NDArray[np.float32], valid: NDArray[np.bool_], truth: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Predictions and truths at the pixels that have both, and the number of pixels with truth."""
+    """Predictions and truths at the pixels that have both, and the number of pixels with truth.
+
+    Raises:
+        InputError: different sizes, or a valid prediction or a truth that is no positive number; the sentence names
+            the frame, `number`.
+    """
     if not prediction.shape == valid.shape == truth.shape:
         raise InputError(
             f"frame {number} of the comparison: prediction {prediction.shape}, valid {valid.shape} and truth "
@@ -123,10 +162,11 @@ def _compared(
     return d, t, int(with_truth.sum())
 
 
-def _clip_scale(pairs: Iterable[DepthPair]) -> float:
+def clip_scale(pairs: Iterable[DepthPair]) -> float:
+    """The one factor of a clip: the median of truth / prediction over all pixels, at most 20,000 a frame."""
     ratios = []
     for number, pair in enumerate(pairs):
-        d, t, _ = _compared(number, *pair)
+        d, t, _ = compared(number, *pair)
         step = -(-len(d) // _RATIOS_A_FRAME) or 1
         ratios.append(t[::step] / d[::step])
     together = np.concatenate(ratios) if ratios else np.zeros(0)
