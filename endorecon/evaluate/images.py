@@ -52,7 +52,12 @@ def ssim(image: Float, truth: Float, border: Border = "valid") -> float:
             around the image, as the code of EndoNeRF's family; `reflect`: all pixels of the mirrored image, as
             torchmetrics'.
     """
-    return float(_ssim_and_contrast(image, truth, border)[0].mean())
+    return float(ssim_map(image, truth, border).mean())
+
+
+def ssim_map(image: Float, truth: Float, border: Border = "valid") -> Float:
+    """The same of each pixel and channel, (H, W, 3), or (H - 10, W - 10, 3) where `border` is `valid`."""
+    return _ssim_and_contrast(image, truth, border)[0]
 
 
 def ms_ssim(image: Float, truth: Float) -> float:
