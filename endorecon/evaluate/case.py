@@ -112,7 +112,7 @@ class Case:
         return self.version or _VERSIONS.get(self.truth.layout, self.truth.layout)
 
     def has(self, need: str) -> str:
-        """Empty where there is `depth`, `path`, `surface` or `images` on both sides, or the sentence what is missing."""
+        """Empty where both sides have `depth`, `path`, `surface` or `images`; else the sentence what is missing."""
         run, truth = self.run, self.truth
         if need == "depth":
             return _missing(getattr(run, "has_depth", True), truth.read_depth is not None, "depth maps", "depth")

@@ -97,7 +97,7 @@ def _ignored(path: Path, truth: Truth) -> NDArray[np.bool_]:
         else:
             values = np.loadtxt(path, dtype=np.int64, ndmin=1)
         numbers = values.astype(np.int64).reshape(-1)
-        if values.dtype == bool or len(numbers) and (numbers.min() < 0 or numbers.max() >= count):
+        if values.dtype == bool or (len(numbers) and (numbers.min() < 0 or numbers.max() >= count)):
             raise ValueError(f"it does not fit the {count} faces of the true mesh")
     except (OSError, ValueError) as error:
         raise InputError(

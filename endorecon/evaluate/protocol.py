@@ -197,14 +197,14 @@ def at_source_pixels(
     """
     if depth.shape != (view.height, view.width) or valid.shape != depth.shape:
         raise InputError(
-            f"{where}a depth map of the run is {depth.shape[1]} x {depth.shape[0]}, its camera.json says {view.width} x "
-            f"{view.height}; expected both to agree"
+            f"{where}a depth map of the run is {depth.shape[1]} x {depth.shape[0]}, its camera.json says "
+            f"{view.width} x {view.height}; expected both to agree"
         )
     bad = int(np.count_nonzero(~(np.isfinite(depth[valid]) & (depth[valid] > 0))))
     if bad:
         raise InputError(
-            f"{where}a depth map of the run has {bad} values that are no positive numbers where its confidence is above 0; "
-            "a depth that is not known must have confidence 0"
+            f"{where}a depth map of the run has {bad} values that are no positive numbers where its confidence is "
+            "above 0; a depth that is not known must have confidence 0"
         )
     x, y, w, h = view.crop
     if (x, y, w, h) == (0, 0, view.width, view.height) == (0, 0, view.source_width, view.source_height):
@@ -231,7 +231,7 @@ class RunRecord:
     """
 
     def __init__(self, run: Run) -> None:
-        self._run, self.name, self.frames = run, run.name, len(run.rows)
+        self._run, self.name, self.frames, self.unit = run, run.name, len(run.rows), run.unit
         model = (run.info.get("model") or {}).get("name") or "model not stated"
         placed = (run.info.get("frames") or {}).get("tracked", "all")
         self.context = f"1 a depth map ({model}); scales and poses refined over the {placed} frames tracked"
@@ -328,7 +328,8 @@ def _depth_lines(depth: tuple[DepthErrors, ...]) -> list[str]:
         return []
     share = f"{100 * depth[0].valid_share:.1f} % of the true pixels compared"
     lines = ["", f"depth, mean over {depth[0].frames} frames, {share}"]
-    lines.append(f"  {'scale':<22}{'AbsRel':>8}{'SqRel':>9}{'RMSE':>9}{'RMSElog':>9}{'d1':>7}{'d2':>7}{'d3':>7}{'L1':>9}")
+    heads = "".join(f"{n:>9}" for n in ("SqRel", "RMSE", "RMSElog")) + "".join(f"{n:>7}" for n in ("d1", "d2", "d3"))
+    lines.append(f"  {'scale':<22}{'AbsRel':>8}{heads}{'L1':>9}")
     names = {"none": "none", "frame": "median of each frame", "clip": "one for the clip"}
     for d in depth:
         lines.append(

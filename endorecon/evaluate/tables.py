@@ -91,7 +91,10 @@ def conditions(result: Result, study: Study) -> list[str]:
     found: dict[str, list[str]] = {}
     for name, o in result.outcomes.items():
         case = cases[name]
-        said = [("alignment", o.alignment or o.corrected_alignment), ("frames", str(o.frames))]
+        said = [("alignment", o.alignment or o.corrected_alignment)]
+        if o.alignment and o.corrected_alignment not in (o.alignment, "the same"):
+            said.append(("alignment, corrected", o.corrected_alignment))
+        said.append(("frames", str(o.frames)))
         said += [("frames given to the model", case.context)]
         if o.valid_share == o.valid_share:
             said.append(("valid share", f"{100 * o.valid_share:.2f} % of the true pixels"))

@@ -13,5 +13,5 @@ LOW_MM, HIGH_MM = 1e-3, 150.0
 
 
 def measure(case: Case) -> Outcome:
-    """The seven figures; see `median_scaled`. The published code drops frames that come out NaN; here they are errors."""
+    """The seven figures; see `median_scaled`. The published code drops frames that are NaN; here it is an error."""
     return median_scaled(case, LOW_MM, HIGH_MM)

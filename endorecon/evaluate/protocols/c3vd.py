@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from endorecon.evaluate.case import Case
+from endorecon.evaluate.depth import depth_rows
 from endorecon.evaluate.figures import Outcome
 from endorecon.evaluate.protocols._depth import InRange, box, eigen_figures, median_scaled
-from endorecon.evaluate.depth import depth_rows
 from video_io.errors import InputError
 
 ABOUT = "depth on C3VD as EndoDAC: as af, cap 100 mm, rows 180 to 900 and columns 200 to 1150 only"

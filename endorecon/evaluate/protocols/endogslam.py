@@ -34,12 +34,16 @@ def measure(case: Case) -> Outcome:
         frames = len(case.paths()[0])
     share = float("nan")
     if not case.has("depth"):
-        figure, share, frames = _depth(case)
+        figure, share, tested = _depth(case)
         figures.append(figure)
+        frames = frames or tested
+        notes.append(f"depth of {tested} test frames")
     if not case.has("images"):
         figures += _images(case, notes)
     if case.truth.unit != "mm":
         notes.append("the protocol's figures are in mm, the truth is up to scale")
+    elif getattr(case.run, "unit", "mm") != "mm":
+        notes.append("the run is up to scale, and the protocol mends no scale: these figures mean nothing for it")
     return Outcome(
         tuple(figures),
         "rigid, no scale (the protocol's methods are given true depth)",
@@ -95,7 +99,8 @@ def _images(case: Case, notes: list[str]) -> list[Figure]:
     figures = []
     errors = np.array([mse(p.image, p.truth) for p in pairs])
     if not errors.all():
-        raise InputError(f"frame {pairs[int(np.argmin(errors))].number}: the rendering equals the image: PSNR has no end")
+        equal = pairs[int(np.argmin(errors))].number
+        raise InputError(f"frame {equal}: the rendering equals the image, so that its PSNR is infinite")
     figures.append(Figure("PSNR", Sample.of(-10 * np.log10(errors)), Sample(errors, "psnr"), "dB", "higher",
                           pool="sequences", differs="of the mean error, not the mean of each image's"))  # fmt: skip
     plain = Sample.of([ssim(p.image, p.truth) for p in pairs])

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from endorecon.evaluate.case import Case, DepthFrame
 from endorecon.evaluate.depth import clip_scale, compared
 from endorecon.evaluate.figures import Figure, Outcome, Sample
-from endorecon.evaluate.protocols._depth import check_mm
 from endorecon.evaluate.protocol import DepthPairs
+from endorecon.evaluate.protocols._depth import check_mm
 
 ABOUT = "depth of the SimCol3D challenge: one scale for the sequence from each image's mean, cm, all pixels"
 SOURCE = "Rau et al., Medical Image Analysis 2024, evaluation/eval_synthetic_depth.py"
