@@ -143,12 +143,15 @@ def eyes(points: Float, path: Float, world_from_cam: Float, turns: Sequence[floa
         x = x / np.linalg.norm(x)
         pose = np.eye(4)
         pose[:3, :3] = np.stack([x, np.cross(z, x), z], 1)
-        local = (np.concatenate([points, path]) - target) @ pose[:3, :3]
+        local = (points - target) @ pose[:3, :3]
         low, high = np.percentile(local, 0.5, axis=0), np.percentile(local, 99.5, axis=0)
-        local -= (low + high) / 2
+        kept = local[((local >= low) & (local <= high)).all(1)]  # without the few that lie far off
+        local = np.concatenate([kept if len(kept) else local, (path - target) @ pose[:3, :3]])
+        middle = (local.min(0) + local.max(0)) / 2
+        local -= middle
         half = np.array(SIZE) / 2 / camera.params[0]
-        back = float(np.percentile(np.abs(local[:, :2]) / half - local[:, 2:], 99.5))
-        pose[:3, 3] = target + pose[:3, :3] @ (low + high) / 2 - 1.06 * max(back, 1e-6) * z
+        back = float((np.abs(local[:, :2]) / half - local[:, 2:]).max())
+        pose[:3, 3] = target + pose[:3, :3] @ middle - 1.06 * max(back, 1e-6) * z
         found.append(Eye(camera, pose))
     return found
 

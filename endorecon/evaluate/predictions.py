@@ -246,7 +246,10 @@ def read_map(path: Path) -> NDArray[np.float64]:
         raise InputError(
             f"depth map '{path}' can't be read ({error}); expected an array (H, W); write it again"
         ) from error
-    values = np.squeeze(values)
+    if values.ndim > 2 and values.size == values.shape[-1] * values.shape[-2]:  # (1, H, W)
+        values = values.reshape(values.shape[-2:])
+    elif values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
     if values.ndim != 2:
         raise InputError(f"depth map '{path}' has the shape {values.shape}; expected one map, (H, W)")
     return values.astype(np.float64)
