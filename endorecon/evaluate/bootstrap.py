@@ -18,6 +18,8 @@ DRAWS = 2000
 LEVEL = 0.95
 FEW_SEQUENCES = 6
 _FEWEST_BLOCKS = 3
+_MOST_AT_ONCE = 4_000_000  # blocks that are drawn together, for the memory
+_WITHOUT_ORDER = ("points", "surfaces")  # neighbours in the list are none in space, so there are no blocks
 
 
 @dataclass(frozen=True)
@@ -63,29 +65,71 @@ def interval(
     kept as it is.
 
     Returns:
-        None where there is too little to resample: one sequence with fewer than three blocks.
+        None where there is too little to resample: one sequence with fewer than three blocks, or points of a surface.
     """
     rng = np.random.default_rng(seed)
-    tail = 50 * (1 - level)
     if len(samples) > 1:
-        drawn = rng.integers(0, len(samples), (draws, len(samples)))
-        values = [summary([samples[i] for i in row], pool) for row in drawn.tolist()]
-        return Interval(*_percentiles(values, tail), "sequences", len(samples), level)
+        values = _of_sequences(samples, pool, rng.integers(0, len(samples), (draws, len(samples))))
+        return Interval(*_percentiles(values, level), "sequences", len(samples), level)
     (sample,) = samples
     count = len(sample.values)
-    length = block_length(sample.values)
+    length = block_length(sample.values) if sample.over not in _WITHOUT_ORDER else count
     if count < _FEWEST_BLOCKS * length:
         return None
-    starts = rng.integers(0, count, (draws, -(-count // length)))
-    within = np.arange(length)
-    values = []
-    for row in starts:
-        indices = ((row[:, None] + within).reshape(-1)[:count]) % count
-        values.append(sample.take(indices).value)
-    return Interval(*_percentiles(values, tail), "blocks", length, level)
+    blocks = -(-count // length)
+    at_once = max(1, _MOST_AT_ONCE // blocks)
+    values = np.concatenate(
+        [
+            _of_blocks(sample, length, rng.integers(0, count, (min(at_once, draws - done), blocks)))
+            for done in range(0, draws, at_once)
+        ]
+    )
+    return Interval(*_percentiles(values, level), "blocks", length, level)
 
 
-def _percentiles(values: Sequence[float], tail: float) -> tuple[float, float]:
+def _of_sequences(
+    samples: Sequence[Sample], pool: Literal["frames", "sequences"], drawn: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The figure of each draw of sequences, rows of `drawn`."""
+    if pool == "sequences":
+        return np.array([s.value for s in samples])[drawn].mean(1)
+    if samples[0].how == "median":
+        return np.array([summary([samples[i] for i in row], pool) for row in drawn.tolist()])
+    sums = np.array([_terms(s)[0].sum() for s in samples])[drawn].sum(1)
+    weights = np.array([_terms(s)[1].sum() for s in samples])[drawn].sum(1)
+    return _finished(sums / weights, samples[0])
+
+
+def _of_blocks(sample: Sample, length: int, starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The figure of each draw of blocks that begin at `starts`, (draws, blocks); the last block is cut to fit."""
+    count = len(sample.values)
+    lengths = np.full(starts.shape[1], length)
+    lengths[-1] = count - length * (starts.shape[1] - 1)
+    if sample.how == "median":
+        within = np.concatenate([np.arange(n) for n in lengths])
+        at = np.repeat(starts, lengths, axis=1) + within
+        return np.median(sample.values[at % count], axis=1)
+    # sums of blocks by differences of running sums, twice around
+    terms, weights = (np.concatenate([[0.0], np.cumsum(np.tile(x, 2))]) for x in _terms(sample))
+    total, weight = ((x[starts + lengths] - x[starts]).sum(1) for x in (terms, weights))
+    return _finished(total / weight, sample)
+
+
+def _terms(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What is summed up, and the weights."""
+    weights = np.ones(len(sample.values)) if sample.weights is None else sample.weights
+    return (sample.values**2 if sample.how == "rms" else sample.values) * weights, weights
+
+
+def _finished(means: NDArray[np.float64], sample: Sample) -> NDArray[np.float64]:
+    """The figure from the means of its terms."""
+    if sample.how == "psnr":
+        return -10 * np.log10(np.maximum(means, 1e-300))
+    return np.sqrt(np.maximum(means, 0)) if sample.how == "rms" else means
+
+
+def _percentiles(values: NDArray[np.float64], level: float) -> tuple[float, float]:
+    tail = 50 * (1 - level)
     low, high = np.percentile(values, [tail, 100 - tail])
     return float(low), float(high)
 

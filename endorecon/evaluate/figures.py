@@ -42,11 +42,6 @@ class Sample:
         """The figure."""
         return summary([self], "frames")
 
-    def take(self, indices: NDArray[np.int64]) -> Sample:
-        """The sample with these of its values."""
-        weights = None if self.weights is None else self.weights[indices]
-        return Sample(self.values[indices], self.how, weights, self.over)
-
 
 def summary(samples: Sequence[Sample], pool: Literal["frames", "sequences"]) -> float:
     """One figure of several sequences: over all their values together, or the mean of the figure of each."""

@@ -56,9 +56,7 @@ def open_cases(
     return cases
 
 
-def _case(
-    place: Path | None, truth: Truth, files: Files, ignore: Path | None, context: str, version: str
-) -> Case:
+def _case(place: Path | None, truth: Truth, files: Files, ignore: Path | None, context: str, version: str) -> Case:
     place = place.expanduser() if place is not None else None
     if place is not None and holds_run(place):
         if files.depth or files.path or files.mesh:

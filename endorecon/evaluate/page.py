@@ -122,9 +122,7 @@ def _maps(case: Case) -> str:
     shown = {n: (*f.prediction(), f.truth) for n, f in frames.items()}
     depths = np.concatenate([t[t > 0][::32] for _, _, t in shown.values()])
     near, far = np.percentile(depths, [1, 99])
-    shares = np.concatenate(
-        [(np.abs(d * scale - t)[m & (t > 0)] / t[m & (t > 0)])[::32] for d, m, t in shown.values()]
-    )
+    shares = np.concatenate([(np.abs(d * scale - t)[m & (t > 0)] / t[m & (t > 0)])[::32] for d, m, t in shown.values()])
     most = plot.nice_ceiling(float(np.percentile(shares, 95)))
     rows = []
     for n, (word, value) in sorted(wanted.items(), key=lambda item: -item[1][1]):

@@ -93,21 +93,27 @@ def study(cases: Sequence[Case], asked: Sequence[str] = ()) -> Study:
     """
     if len({case.name for case in cases}) < len(cases):
         raise InputError("two of the runs have the same name; rename one folder, as results are told by name")
-    modules = [slot.protocol(name) for name in dict.fromkeys([slot.STANDARD, *asked])]
+    modules = {name: slot.protocol(name) for name in dict.fromkeys([slot.STANDARD, *asked])}
+    skipped = {name: _skipped(module.NEEDS, cases) for name, module in modules.items()}
+    for name, reasons in skipped.items():
+        if len(reasons) == len(cases):
+            raise InputError(f"there is nothing that protocol '{name}' could measure: {next(iter(reasons.values()))}")
     evaluations = tuple(evaluate_case(case) for case in cases)
     results = []
-    for name, module in zip(dict.fromkeys([slot.STANDARD, *asked]), modules, strict=True):
-        outcomes, skipped = {}, {}
-        for case in cases:
-            reasons = [case.has(need) for need in module.NEEDS]
-            if all(reasons):
-                skipped[case.name] = "; ".join(dict.fromkeys(reasons))
-            else:
-                outcomes[case.name] = module.measure(case)
-        if not outcomes:
-            raise InputError(f"there is nothing that protocol '{name}' could measure: {next(iter(skipped.values()))}")
-        results.append(Result(name, module.ABOUT, module.SOURCE, _rows(outcomes), outcomes, skipped))
+    for name, module in modules.items():
+        outcomes = {case.name: module.measure(case) for case in cases if case.name not in skipped[name]}
+        results.append(Result(name, module.ABOUT, module.SOURCE, _rows(outcomes), outcomes, skipped[name]))
     return Study(tuple(cases), evaluations, tuple(results))
+
+
+def _skipped(needs: Sequence[str], cases: Sequence[Case]) -> dict[str, str]:
+    """By sequence, why there is nothing of what a protocol needs."""
+    found = {}
+    for case in cases:
+        reasons = [case.has(need) for need in needs]
+        if all(reasons):
+            found[case.name] = "; ".join(dict.fromkeys(reasons))
+    return found
 
 
 def _rows(outcomes: dict[str, Outcome]) -> tuple[Row, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from endorecon.evaluate import bootstrap
 from endorecon.evaluate.bootstrap import block_length, interval
 from endorecon.evaluate.figures import Sample, summary
 
@@ -71,3 +72,20 @@ def test_too_little_to_resample_and_the_same_every_time():
     assert interval([Sample.of([3.0])]) is None and interval([Sample.of([3.0, 4.0])]) is None
     x = [Sample.of(correlated(100, 0.5, 0))]
     assert interval(x) == interval(x)
+
+
+def test_draws_against_a_plain_loop():
+    """Blocks by running sums and sequences by their sums give what taking the values one by one gives."""
+    rng = np.random.default_rng(3)
+    for how in ("mean", "rms", "psnr", "median"):
+        one = Sample.of(rng.random(23), how, None if how == "median" else rng.random(23))
+        starts = rng.integers(0, 23, (5, 6))
+        for row, found in zip(starts, bootstrap._of_blocks(one, 4, starts), strict=True):
+            at = np.concatenate([(s + np.arange(4)) % 23 for s in row])[:23]
+            weights = None if one.weights is None else one.weights[at]
+            assert found == pytest.approx(Sample(one.values[at], how, weights).value)
+        several = [Sample.of(rng.random(n), how) for n in (3, 5, 8)]
+        drawn = rng.integers(0, 3, (5, 3))
+        for pool in ("frames", "sequences"):
+            for row, found in zip(drawn, bootstrap._of_sequences(several, pool, drawn), strict=True):
+                assert found == pytest.approx(summary([several[i] for i in row], pool))

@@ -96,7 +96,9 @@ def test_af_is_monodepths_code(tmp_path):
 
 def test_what_has_no_prediction_is_said(tmp_path):
     outcome = protocol("af").measure(case_of(tmp_path, truth_of([TRUTH]), [row(12, 0, 40, 7)]))
-    assert outcome.valid_share == pytest.approx(2 / 3) and "33 % of the true pixels have no prediction" in outcome.notes[0]
+    assert (
+        outcome.valid_share == pytest.approx(2 / 3) and "33 % of the true pixels have no prediction" in outcome.notes[0]
+    )
 
 
 def test_caps_and_crops(tmp_path):
