@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from endorecon.evaluate.depth import DepthRows, Scaling, rows_of_scalings
 from endorecon.evaluate.images import unit
-from endorecon.evaluate.protocol import Reconstruction, at_source_pixels, frame_pairs
+from endorecon.evaluate.protocol import DepthPairs, Reconstruction, at_source_pixels, check_map, frame_pairs
 from endorecon.evaluate.surface import Seen, SurfaceDistances, seen_surface, surface_distances
 from endorecon.evaluate.trajectory import align_poses, matched
 from rendering.mesh import Mesh, read_mesh
@@ -54,15 +55,13 @@ class DepthFrame:
     def prediction_by_disparity(self) -> tuple[Depth, Mask]:
         """The same by bilinear interpolation of 1 / depth, as the code of Monodepth2's family does."""
         view = self.view
-        whole = view.crop == (0, 0, view.source_width, view.source_height)
-        if not (whole and self.valid.all()):
-            self.prediction()  # refuses what is no depth
-            inverse = np.where(self.valid, 1 / np.where(self.valid, self.depth, 1), 0).astype(np.float32)
-            disparity, good = at_source_pixels(inverse, self.valid, view)
-            return np.where(good, 1 / np.where(good, disparity, 1), 0).astype(np.float32), good
-        at_source_pixels(self.depth, self.valid, view, f"frame {self.number}: ")
-        disparity = cv2.resize(1 / self.depth.astype(np.float32), (view.source_width, view.source_height))
-        return 1 / disparity, np.ones(disparity.shape, bool)
+        check_map(self.depth, self.valid, view, f"frame {self.number}: ")
+        if view.crop == (0, 0, view.source_width, view.source_height) and self.valid.all():
+            disparity = cv2.resize(1 / self.depth.astype(np.float32), (view.source_width, view.source_height))
+            return 1 / disparity, np.ones(disparity.shape, bool)
+        inverse = np.where(self.valid, 1 / np.where(self.valid, self.depth, 1), 0).astype(np.float32)
+        disparity, good = at_source_pixels(inverse, self.valid, view)
+        return np.where(good, 1 / np.where(good, disparity, 1), 0).astype(np.float32), good
 
 
 @dataclass(frozen=True)
@@ -151,6 +150,16 @@ class Case:
                 )
             depth, confidence = self.run.depth(index)
             yield DepthFrame(number, truth, depth, confidence > 0, view)
+
+    @cached_property
+    def depth_rows(self) -> dict[Scaling, DepthRows]:
+        """The figures of each frame, by what is given away."""
+        return rows_of_scalings(DepthPairs(self.run, self.truth))
+
+    @cached_property
+    def depth_numbers(self) -> NDArray[np.int64]:
+        """The truth's numbers of the frames of `depth_rows`."""
+        return np.array([number for _, number in frame_pairs(self.run, self.truth)])[self.depth_rows["clip"].frames]
 
     # -- path -----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Every figure is computed for each image and averaged over images. Which scale wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
@@ -89,7 +89,11 @@ def depth_errors(pairs: Iterable[DepthPair], scaling: Scaling) -> DepthErrors:
         InputError: a valid prediction or a truth that is no positive number, maps of different sizes, or no frame
             with a pixel to compare.
     """
-    rows = depth_rows(pairs, scaling)
+    return errors_of(depth_rows(pairs, scaling), scaling)
+
+
+def errors_of(rows: DepthRows, scaling: Scaling) -> DepthErrors:
+    """The means of the figures of each frame."""
     *figures, l1 = rows.values.mean(0).tolist()
     share = rows.compared / rows.with_truth
     return DepthErrors(scaling, float(np.median(rows.scales)), *figures, share, len(rows.values), rows.empty, l1)
@@ -99,7 +103,35 @@ def depth_rows(pairs: Iterable[DepthPair], scaling: Scaling) -> DepthRows:
     """The figures of each frame; arguments and errors as in `depth_errors`."""
     if scaling not in get_args(Scaling):
         raise ValueError(f"scaling is none, frame or clip, found '{scaling}'")
-    factor = clip_scale(pairs) if scaling == "clip" else 1.0
+    return scaled_rows(pairs, clip_scale(pairs)) if scaling == "clip" else rows_of_scalings(pairs, (scaling,))[scaling]
+
+
+def scaled_rows(pairs: Iterable[DepthPair], scale: float) -> DepthRows:
+    """The figures of each frame with one factor for all; errors as in `depth_errors`."""
+    return _rows(pairs, {"clip": lambda d, t: scale})["clip"]
+
+
+def rows_of_scalings(
+    pairs: Iterable[DepthPair], scalings: Sequence[Scaling] = get_args(Scaling)
+) -> dict[Scaling, DepthRows]:
+    """The figures of each frame by several scalings, which are read together; errors as in `depth_errors`."""
+    ways: dict[Scaling, _Way] = {
+        "none": lambda d, t: 1.0,
+        "frame": lambda d, t: float(np.median(t) / np.median(d)),
+    }
+    ratios: list[NDArray[np.float64]] = []
+    found = _rows(pairs, {k: w for k, w in ways.items() if k in scalings}, ratios)
+    if "clip" in scalings:
+        found["clip"] = scaled_rows(pairs, float(np.median(np.concatenate(ratios))))
+    return found
+
+
+_Way = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
+
+
+def _rows(
+    pairs: Iterable[DepthPair], ways: dict[Scaling, _Way], ratios: list[NDArray[np.float64]] | None = None
+) -> dict[Scaling, DepthRows]:
     frames, rows, scales, used, known, empty = [], [], [], 0, 0, 0
     for number, pair in enumerate(pairs):
         prediction, truth, with_truth = compared(number, *pair)
@@ -108,15 +140,20 @@ def depth_rows(pairs: Iterable[DepthPair], scaling: Scaling) -> DepthRows:
         if len(truth) == 0:
             empty += with_truth > 0
             continue
-        scale = float(np.median(truth) / np.median(prediction)) if scaling == "frame" else factor
         frames.append(number)
-        scales.append(scale)
-        rows.append(depth_figures(prediction * scale, truth))
-    if not rows:
+        scales.append([way(prediction, truth) for way in ways.values()])
+        rows.append([depth_figures(prediction * scale, truth) for scale in scales[-1]])
+        if ratios is not None:
+            ratios.append(some_ratios(prediction, truth))
+    if not frames:
         raise InputError(
             "no frame has a pixel with both true and predicted depth; expected a run of the clip that the truth is for"
         )
-    return DepthRows(np.array(frames), np.array(rows), np.array(scales), used, known, int(empty))
+    at = np.array(frames)
+    return {
+        k: DepthRows(at, np.array([r[i] for r in rows]), np.array([s[i] for s in scales]), used, known, int(empty))
+        for i, k in enumerate(ways)
+    }
 
 
 def depth_figures(prediction: ArrayLike, truth: ArrayLike) -> tuple[float, ...]:
@@ -167,7 +204,12 @@ def clip_scale(pairs: Iterable[DepthPair]) -> float:
     ratios = []
     for number, pair in enumerate(pairs):
         d, t, _ = compared(number, *pair)
-        step = -(-len(d) // _RATIOS_A_FRAME) or 1
-        ratios.append(t[::step] / d[::step])
+        ratios.append(some_ratios(d, t))
     together = np.concatenate(ratios) if ratios else np.zeros(0)
     return float(np.median(together)) if len(together) else 1.0
+
+
+def some_ratios(prediction: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """truth / prediction of at most 20,000 pixels, evenly spaced."""
+    step = -(-len(prediction) // _RATIOS_A_FRAME) or 1
+    return truth[::step] / prediction[::step]

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from endorecon.evaluate import _plots as plot
 from endorecon.evaluate.case import Case, read_rgb
-from endorecon.evaluate.depth import depth_rows
-from endorecon.evaluate.protocol import DepthPairs, Evaluation
+from endorecon.evaluate.protocol import Evaluation
 from endorecon.evaluate.study import Result, Study, Value, notes
 from endorecon.evaluate.tables import conditions, number
 from endorecon.evaluate.trajectory import align_poses, angles, position_errors
@@ -83,10 +82,8 @@ def _seconds(case: Case, numbers: Float) -> tuple[Float, str]:
 
 def _depth_rows(case: Case) -> tuple[NDArray[np.int64], Float, float]:
     """Numbers of the frames, their AbsRel, and the one scale of the clip."""
-    pairs = DepthPairs(case.run, case.truth)
-    rows = depth_rows(pairs, "clip")
-    numbers = np.array([number for _, number in pairs.frames])[rows.frames]
-    return numbers, rows.values[:, 0], float(rows.scales[0])
+    rows = case.depth_rows["clip"]
+    return case.depth_numbers, rows.values[:, 0], float(rows.scales[0])
 
 
 def _over_time(case: Case) -> str:

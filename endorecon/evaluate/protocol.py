@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from endorecon.evaluate.depth import DepthErrors, DepthPair, depth_errors
+from endorecon.evaluate.depth import DepthErrors, DepthPair, errors_of
 from endorecon.evaluate.surface import SurfaceErrors, summed_up
 from endorecon.evaluate.trajectory import TrajectoryErrors, match, trajectory_errors
 from rendering.mesh import Mesh, read_mesh
@@ -124,8 +124,7 @@ def evaluate_case(case: Case) -> Evaluation:
     ]
     depth: tuple[DepthErrors, ...] = ()
     if not case.has("depth"):
-        pairs = DepthPairs(run, truth)
-        depth = tuple(depth_errors(pairs, scaling) for scaling in ("none", "frame", "clip"))
+        depth = tuple(errors_of(rows, scaling) for scaling, rows in case.depth_rows.items())
     path = None
     if not case.has("path") and truth.trajectory is not None:
         path = trajectory_errors(run.trajectory, truth.trajectory)
@@ -182,6 +181,21 @@ class DepthPairs:
             yield (*at_source_pixels(depth, confidence > 0, self.run.view, f"frame {number}: "), truth)
 
 
+def check_map(depth: NDArray[np.float32], valid: NDArray[np.bool_], view: View, where: str = "") -> None:
+    """Raise InputError, whose sentence begins with `where`, unless all valid depths are positive numbers and fit."""
+    if depth.shape != (view.height, view.width) or valid.shape != depth.shape:
+        raise InputError(
+            f"{where}a depth map of the run is {depth.shape[1]} x {depth.shape[0]}, its camera.json says "
+            f"{view.width} x {view.height}; expected both to agree"
+        )
+    bad = int(np.count_nonzero(~(np.isfinite(depth[valid]) & (depth[valid] > 0))))
+    if bad:
+        raise InputError(
+            f"{where}a depth map of the run has {bad} values that are no positive numbers where its confidence is "
+            "above 0; a depth that is not known must have confidence 0"
+        )
+
+
 def at_source_pixels(
     depth: NDArray[np.float32], valid: NDArray[np.bool_], view: View, where: str = ""
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -195,17 +209,7 @@ def at_source_pixels(
     Raises:
         InputError: a valid depth that is no positive number, or a map of another size than the view's.
     """
-    if depth.shape != (view.height, view.width) or valid.shape != depth.shape:
-        raise InputError(
-            f"{where}a depth map of the run is {depth.shape[1]} x {depth.shape[0]}, its camera.json says "
-            f"{view.width} x {view.height}; expected both to agree"
-        )
-    bad = int(np.count_nonzero(~(np.isfinite(depth[valid]) & (depth[valid] > 0))))
-    if bad:
-        raise InputError(
-            f"{where}a depth map of the run has {bad} values that are no positive numbers where its confidence is "
-            "above 0; a depth that is not known must have confidence 0"
-        )
+    check_map(depth, valid, view, where)
     x, y, w, h = view.crop
     if (x, y, w, h) == (0, 0, view.width, view.height) == (0, 0, view.source_width, view.source_height):
         return depth, valid

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endorecon.evaluate.case import Case, DepthFrame
-from endorecon.evaluate.depth import FIGURES, DepthPair, compared, depth_figures, depth_rows
+from endorecon.evaluate.depth import FIGURES, DepthPair, compared, depth_figures, depth_rows, scaled_rows, some_ratios
 from endorecon.evaluate.figures import Figure, Outcome, Sample
 from video_io.errors import InputError
 
@@ -45,34 +45,43 @@ def box(top: int, bottom: int, left: int, right: int) -> Region:
     return region
 
 
-def median_scaled(case: Case, low: float, high: float, region: Region | None = None) -> Outcome:
+def median_scaled(case: Case, low: float, high: float, region: Region | None = None, whole: bool = False) -> Outcome:
     """The seven figures of Eigen after Monodepth2: a median scale for each image, then a cap.
 
     The prediction is brought to the truth's size as disparity, scaled by the ratio of the medians over the pixels
     with low < truth < high, clamped to [low, high], and compared; figures are averaged over images. Corrected: one
     scale for the sequence, no clamp.
 
+    Args:
+        region: pixels that count; None: all.
+        whole: whether all pixels count in the corrected figure nevertheless.
+
     Raises:
         InputError: truth that is not in mm, as the caps are, or nothing to compare.
     """
     check_mm(case, "depths")
     pairs = InRange(case, low, high, region)
-    rows, used, known, empty = [], 0, 0, 0
+    rows, ratios, used, known, empty = [], [], 0, 0, 0
     for pair in pairs:
         d, t, with_truth = compared(pairs.numbers[-1], *pair)
         known, used = known + with_truth, used + len(t)
         if len(t) == 0:
             empty += 1
             continue
+        ratios.append(some_ratios(d, t))
         d *= np.median(t) / np.median(d)
         rows.append(depth_figures(np.clip(d, low, high), t))
     if not rows:
         raise InputError(f"no frame has a pixel with a prediction and a true depth between {low:g} and {high:g} mm")
-    published, corrected = np.array(rows), depth_rows(pairs, "clip").values
+    if whole:
+        corrected = depth_rows(InRange(case, low, high), "clip").values
+    else:
+        corrected = scaled_rows(pairs, float(np.median(np.concatenate(ratios)))).values
+    also = "the whole image, " if whole else ""
     return Outcome(
-        eigen_figures(published, corrected, "one scale for the sequence, no clamp"),
+        eigen_figures(np.array(rows), corrected, f"{also}one scale for the sequence, no clamp"),
         f"a median scale for each image, clamped to {low:g} to {high:g} mm",
-        "one scale for the sequence (median of truth / prediction)",
+        f"{also}one scale for the sequence (median of truth / prediction)",
         len(rows),
         used / known,
         _notes(used, known, empty),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from endorecon.evaluate.case import Case
-from endorecon.evaluate.depth import depth_rows
 from endorecon.evaluate.figures import Outcome
-from endorecon.evaluate.protocols._depth import InRange, box, eigen_figures, median_scaled
+from endorecon.evaluate.protocols._depth import box, median_scaled
 from video_io.errors import InputError
 
 ABOUT = "depth on C3VD as EndoDAC: as af, cap 100 mm, rows 180 to 900 and columns 200 to 1150 only"
@@ -30,12 +27,4 @@ def measure(case: Case) -> Outcome:
     if first is None or first.shape != SIZE:
         found = "no depth" if first is None else f"{first.shape[1]} x {first.shape[0]}"
         raise InputError(f"the protocol c3vd crops images of 1350 x 1080, the truth {case.truth.name} has {found}")
-    outcome = median_scaled(case, 1e-3, HIGH_MM, box(*ROWS, *COLUMNS))
-    whole = depth_rows(InRange(case, 0.0, HIGH_MM), "clip").values
-    published = [f.published.values for f in outcome.figures if f.published is not None]
-    figures = tuple(
-        replace(f, published=replace(g, values=values)) if (g := f.published) else f
-        for f, values in zip(eigen_figures(whole, whole, "the whole image, one scale for the sequence, no clamp"),
-                             published, strict=True)
-    )  # fmt: skip
-    return replace(outcome, figures=figures, corrected_alignment=outcome.corrected_alignment + ", the whole image")
+    return median_scaled(case, 1e-3, HIGH_MM, box(*ROWS, *COLUMNS), whole=True)

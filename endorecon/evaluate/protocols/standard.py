@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from endorecon.evaluate.case import Case
-from endorecon.evaluate.depth import FIGURES, depth_rows
+from endorecon.evaluate.depth import FIGURES
 from endorecon.evaluate.figures import Figure, Outcome, Sample
 from endorecon.evaluate.images import lpips_or_reason, ms_ssim, mse, ssim
-from endorecon.evaluate.protocol import DepthPairs
 from endorecon.evaluate.protocols._depth import HIGHER
 from endorecon.evaluate.surface import THRESHOLDS_MM, f_score, hausdorff
 from endorecon.evaluate.trajectory import angles, position_errors, steps
@@ -25,7 +24,7 @@ def measure(case: Case) -> Outcome:
     notes: list[str] = []
     frames, share = 0, float("nan")
     if not case.has("depth"):
-        found = depth_rows(DepthPairs(case.run, case.truth), "clip")
+        found = case.depth_rows["clip"]
         frames, share = len(found.values), found.compared / found.with_truth
         for i, name in enumerate(FIGURES):
             unit = case.unit if name in _IN_UNIT else ""
