@@ -151,6 +151,7 @@ def _plain(result: Result, cases: Sequence[Case]) -> dict[str, Any]:
                 "alignment": o.alignment,
                 "corrected_alignment": o.corrected_alignment,
                 "frames": o.frames,
+                "frames_in_truth": context[name].truth.frame_count,
                 "frames_given": context[name].context,
                 "valid_share": o.valid_share,
                 "truth": context[name].truth.name,

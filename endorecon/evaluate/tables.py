@@ -94,7 +94,7 @@ def conditions(result: Result, study: Study) -> list[str]:
         said = [("alignment", o.alignment or o.corrected_alignment)]
         if o.alignment and o.corrected_alignment not in (o.alignment, "the same"):
             said.append(("alignment, corrected", o.corrected_alignment))
-        said.append(("frames", str(o.frames)))
+        said.append(("frames", f"{o.frames} of the truth's {case.truth.frame_count}"))
         said += [("frames given to the model", case.context)]
         if o.valid_share == o.valid_share:
             said.append(("valid share", f"{100 * o.valid_share:.2f} % of the true pixels"))
@@ -125,8 +125,8 @@ def as_csv(study: Study) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         ["protocol", "sequence", "figure", "unit", "published", "published_low", "published_high", "corrected",
-         "corrected_low", "corrected_high", "interval_by", "frames", "valid_share", "frames_given", "alignment",
-         "corrected_alignment", "truth", "truth_version"]
+         "corrected_low", "corrected_high", "interval_by", "frames", "frames_in_truth", "valid_share", "frames_given",
+         "alignment", "corrected_alignment", "truth", "truth_version"]
     )  # fmt: skip
     cases = {case.name: case for case in study.cases}
     for result in study.results:
@@ -134,7 +134,7 @@ def as_csv(study: Study) -> str:
             found = next((v.interval for v in (row.published, row.corrected) if v and v.interval), None)
             frames = sum(o.frames for o in result.outcomes.values())
             line = [result.name, "all", row.figure.name, row.figure.unit, *_three(row.published)]
-            writer.writerow([*line, *_three(row.corrected), found.words if found else "", frames, *[""] * 6])
+            writer.writerow([*line, *_three(row.corrected), found.words if found else "", frames, *[""] * 7])
             for name, o in result.outcomes.items():
                 values = [
                     f"{v.each[name]:.9g}" if v is not None and name in v.each else ""
@@ -146,8 +146,8 @@ def as_csv(study: Study) -> str:
                 case = cases[name]
                 writer.writerow(
                     [result.name, name, row.figure.name, row.figure.unit, values[0], "", "", values[1], "", "", "",
-                     o.frames, share, case.context, o.alignment, o.corrected_alignment, case.truth.name,
-                     case.truth_version]
+                     o.frames, case.truth.frame_count, share, case.context, o.alignment, o.corrected_alignment,
+                     case.truth.name, case.truth_version]
                 )  # fmt: skip
     return out.getvalue()
 

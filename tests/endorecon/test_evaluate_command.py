@@ -121,7 +121,8 @@ def test_everything_of_another_program(truth, predictions, tmp_path, capsys):
     low, high = figure["corrected_interval"]
     assert low < figure["corrected"] < high and "blocks" in figure["corrected_interval_by"]
     sequence = found["protocols"]["af"]["sequences"]["theirs"]
-    assert sequence["frames"] == FRAMES and sequence["valid_share"] == 1 and sequence["truth_version"] == "phantom"
+    assert sequence["frames"] == sequence["frames_in_truth"] == FRAMES
+    assert sequence["valid_share"] == 1 and sequence["truth_version"] == "phantom"
     assert "not stated" in sequence["frames_given"] and "median scale for each image" in sequence["alignment"]
     assert found["protocols"]["standard"]["figures"]["PSNR"]["corrected"] > 10
     assert any("no LPIPS" in note for note in found["protocols"]["standard"]["sequences"]["theirs"]["notes"])
@@ -189,6 +190,8 @@ def test_some_frames_by_the_numbers_in_their_names(truth, predictions, capsys):
     assert run("--depth", predictions / "depth", "--truth", truth) == 0
     shown = capsys.readouterr().out
     assert "mean over 6 frames" in shown and "6 of the truth's 12 frames are there" in shown
+    assert run("--depth", predictions / "depth", "--truth", truth, "--protocol", "af") == 0
+    assert "frames: 6 of the truth's 12" in capsys.readouterr().out
     (predictions / "depth" / "0001.npy").rename(predictions / "depth" / "first.npy")
     assert run("--depth", predictions / "depth", "--truth", truth) == 2
     assert "'first.npy' has no number of one of them" in capsys.readouterr().err
