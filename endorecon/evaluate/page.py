@@ -18,7 +18,9 @@ from endorecon.views import report
 from rendering.mesh import Mesh, nearest_on
 
 Float = NDArray[np.float64]
-_KEY = ("AbsRel", "delta 1", "ATE (Sim3)", "ATE, % of path", "Chamfer", "F-score at 2", "coverage at 2", "PSNR", "SSIM")
+_KEY = (
+    "AbsRel", "delta 1", "ATE (Sim3)", "ATE of the path", "Chamfer", "F-score at 2", "coverage at 2", "PSNR", "SSIM",
+)  # fmt: skip
 _STYLE = """
 .true{fill:none;stroke:var(--ink);stroke-width:1.6;stroke-dasharray:5 3;opacity:.75}.gap{stroke:#e0a100;stroke-width:1;
 opacity:.6}.mean{stroke:var(--soft);stroke-width:1;stroke-dasharray:3 3}.spot{fill:#d0433b}.soft{color:var(--soft)}
@@ -54,7 +56,7 @@ def _tiles(result: Result) -> str:
     cells = ""
     for row in result.rows:
         if row.figure.name in _KEY and row.corrected is not None:
-            name = row.figure.name + (f", {row.figure.unit}" if row.figure.unit and "%" not in row.figure.name else "")
+            name = row.figure.name + (f", {row.figure.unit}" if row.figure.unit else "")
             spread = ""
             if (i := row.corrected.interval) is not None:
                 spread = f" <small>[{number(i.low)}, {number(i.high)}]</small>"

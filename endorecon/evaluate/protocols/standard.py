@@ -53,7 +53,7 @@ def _path(case: Case) -> list[Figure]:
     turned = angles(step[:, :3, :3].transpose(0, 2, 1) @ true_step[:, :3, :3])
     return [
         _figure("ATE (Sim3)", Sample(errors, "rms", over="poses"), case.unit),
-        _figure("ATE, % of path", Sample(100 * errors / theirs.length, "rms", over="poses"), "%"),
+        _figure("ATE of the path", Sample(100 * errors / theirs.length, "rms", over="poses"), "%"),
         _figure("RPE translation", Sample(moved, "rms", over="steps"), case.unit),
         _figure("RPE rotation", Sample(np.degrees(turned), "rms", over="steps"), "deg"),
     ]
