@@ -62,7 +62,7 @@ def error_svg(x: Float, values: Float, name: str, unit: str, x_unit: str, marks:
         for word, i in (marks or {}).items()
     )
     return (
-        f'<figure><figcaption>{label} <span class="soft">mean {mean:.4g}</span></figcaption>'
+        f'<figure><figcaption>{label} <span class="soft">· mean {mean:.4g}</span></figcaption>'
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label} over time">{lines}'
         f'<path d="M{left} {py(mean):.1f}H{width - 8}" class="mean"/><path d="{pieces}" class="line"/>{spots}'
         f'<text x="{left}" y="{height - 5}">{begin:g}</text>'

@@ -118,7 +118,7 @@ class Case:
         if need == "path":
             return _missing(len(run.trajectory) > 0, truth.trajectory is not None, "poses", "poses")
         if need == "images":
-            return _missing(bool(self.images), bool(truth.image_paths), "rendered images (--images)", "images")
+            return _missing(bool(self.images), self.has_images, "rendered images (--images)", "images")
         if truth.mesh_path is None or truth.camera is None or truth.trajectory is None:
             return "the truth has no mesh with poses and camera"
         if self.mesh is None or not len(self.mesh.faces):
@@ -231,18 +231,45 @@ class Case:
             InputError: an image that can't be read, or of another size than the true one.
         """
         for number, path in sorted(self.images.items()):
-            image, truth = read_rgb(path), read_rgb(self.truth.image_paths[number])
+            image, truth = read_rgb(path), self.true_image(number)
             if image.shape != truth.shape:
                 raise InputError(
                     f"the rendered image '{path}' is {image.shape[1]} x {image.shape[0]}, the true one "
                     f"{truth.shape[1]} x {truth.shape[0]}; expected renderings at the size of the truth"
                 )
-            masked = np.zeros(image.shape[:2], bool)
-            if self.masks:
-                if number not in self.masks:
-                    raise InputError(f"frame {number} has a rendered image but no mask; expected one for each frame")
-                masked = read_mask(self.masks[number], masked.shape)
-            yield ImagePair(number, unit(image, str(path)), unit(truth), masked)
+            yield ImagePair(number, unit(image, str(path)), unit(truth), self._masked(number, image.shape[:2]))
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether some pixels of the images do not count: by masks that were given, or the data set's own."""
+        return bool(self.masks) or getattr(self.truth, "read_mask", None) is not None
+
+    def _masked(self, number: int, shape: tuple[int, ...]) -> Mask:
+        """The pixels (H, W) of a frame that do not count."""
+        if self.masks:
+            if number not in self.masks:
+                raise InputError(f"frame {number} has a rendered image but no mask; expected one for each frame")
+            return read_mask(self.masks[number], shape)
+        if not self.has_masks:
+            return np.zeros(shape, bool)
+        tissue = self.truth.mask(number)  # type: ignore[attr-defined]
+        if tissue.shape != shape:
+            raise InputError(
+                f"frame {number}: the mask of {self.truth.name} is {tissue.shape[1]} x {tissue.shape[0]}, the image "
+                f"{shape[1]} x {shape[0]}; expected the same size"
+            )
+        return ~tissue
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the truth has pictures, as files or in a video."""
+        return bool(self.truth.image_paths) or getattr(self.truth, "footage", None) is not None
+
+    def true_image(self, number: int) -> NDArray[np.uint8]:
+        """The true picture of a frame, (H, W, 3) uint8 RGB."""
+        if self.truth.image_paths:
+            return read_rgb(self.truth.image_paths[number])
+        return self.truth.image(number)  # type: ignore[attr-defined]
 
 
 def _missing(ours: bool, theirs: bool, what: str, what_true: str) -> str:

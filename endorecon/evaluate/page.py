@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endorecon.evaluate import _plots as plot
-from endorecon.evaluate.case import Case, read_rgb
+from endorecon.evaluate.case import Case
 from endorecon.evaluate.protocol import Evaluation
 from endorecon.evaluate.study import Result, Study, Value, notes
 from endorecon.evaluate.tables import conditions, number
@@ -25,7 +25,8 @@ _STYLE = """
 .true{fill:none;stroke:var(--ink);stroke-width:1.6;stroke-dasharray:5 3;opacity:.75}.gap{stroke:#e0a100;stroke-width:1;
 opacity:.6}.mean{stroke:var(--soft);stroke-width:1;stroke-dasharray:3 3}.spot{fill:#d0433b}.soft{color:var(--soft)}
 .four{display:grid;grid-template-columns:repeat(4,1fr);gap:10px}.four figcaption{min-height:1.5em}
-td.n,th.n{text-align:right;padding-right:14px}.tiles b small{font-size:12px;font-weight:400;color:var(--soft)}
+td.n,th.n{text-align:right;padding-right:14px}
+.tiles b small{display:block;font-size:12px;font-weight:400;color:var(--soft)}
 .key{display:inline-block;width:22px;border-top:2px solid var(--blue);vertical-align:middle;margin:0 5px}
 .key.dash{border-top:2px dashed var(--ink);opacity:.75}h3{font-size:15px;margin:22px 0 6px;font-weight:600}
 .scroll{overflow-x:auto}
@@ -126,7 +127,7 @@ def _maps(case: Case) -> str:
     rows = []
     for n, (word, value) in sorted(wanted.items(), key=lambda item: -item[1][1]):
         d, valid, t = shown[n]
-        pictures = [("image", read_rgb(case.truth.image_paths[n]))] if n < len(case.truth.image_paths) else []
+        pictures = [("image", case.true_image(n))] if case.has_images else []
         pictures += [
             ("predicted depth", draw.painted_depth(d * scale, valid.astype(np.float32), near, far)),
             ("true depth", draw.painted_depth(t, (t > 0).astype(np.float32), near, far)),

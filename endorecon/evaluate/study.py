@@ -81,8 +81,8 @@ class Study:
 
 
 def notes(case: Case) -> list[str]:
-    """What was taken for granted when the predictions were read."""
-    return list(getattr(case.run, "notes", []))
+    """What was taken for granted when the predictions were read, and what one has to know of the truth."""
+    return [*getattr(case.run, "notes", ()), *getattr(case.truth, "notes", ())]
 
 
 def study(cases: Sequence[Case], asked: Sequence[str] = ()) -> Study:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_case import case_of, figures, measured, trajectory, truth_of, write_images
@@ -183,6 +185,20 @@ def test_endonerf_counts_masked_pixels_as_perfect(tmp_path):
     # 51 / 255 = .2: .04 over the half that counts, .02 over all; the first frame is left out
     assert corrected == pytest.approx(13.9794, abs=1e-4) and published == pytest.approx(16.9897, abs=1e-4)
     assert outcome.frames == 2 and outcome.valid_share == pytest.approx(0.5)
+
+
+def test_the_data_sets_own_masks_are_taken(tmp_path):
+    """True is tissue there; what is not tissue does not count, as with masks that are given."""
+
+    class WithMasks(Truth):
+        read_mask = True
+
+        def mask(self, index):
+            return left_masked(1)[0] == 0
+
+    case = rendered(tmp_path, [9, 51, 51])
+    case = replace(case, truth=WithMasks(**vars(case.truth)))
+    assert measured("endonerf", case)["PSNR"] == (pytest.approx(16.9897, abs=1e-4), pytest.approx(13.9794, abs=1e-4))
 
 
 def test_one_psnr_of_all_images_is_not_the_mean_of_each(tmp_path):

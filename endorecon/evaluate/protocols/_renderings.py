@@ -58,7 +58,7 @@ def masked_images(
         notes.append(f"no LPIPS: {lpips}")
     else:
         figures.append(Figure("LPIPS (Alex)", Sample.of(perceived), None, pool="sequences"))
-    if not case.masks:
+    if not case.has_masks:
         notes.append("no masks were given (--masks), so every pixel counts")
     return Outcome(tuple(figures), "none", "none", len(pairs), float(share.mean()), tuple(notes))
 
