@@ -16,9 +16,11 @@ class Evaluate:
 
     Example: endorecon evaluate runs/video --truth ../data/traced_colon
 
-    Several runs are measured together: endorecon evaluate runs/a runs/b --truth data/a data/b
-    As papers print it:                 endorecon evaluate runs/a --truth data/a --protocol af snippet5
-    Another program's depth maps:       endorecon evaluate maps/ --truth data/a --protocol af --disparity
+    Several runs, measured together: endorecon evaluate runs/a runs/b --truth data/a data/b
+
+    As papers print it: endorecon evaluate runs/a --truth data/a --protocol af snippet5
+
+    Another program's depth maps: endorecon evaluate maps/ --truth data/a --protocol af --disparity
     """
 
     run: Positional[tuple[Path, ...]] = ()
