@@ -311,38 +311,35 @@ def cast(mesh: Mesh, camera: Camera, world_from_cam: ArrayLike) -> Hits:
 # -- distances ----------------------------------------------------------------------------------------------------
 
 
-def distances_to(mesh: Mesh, points: ArrayLike, samples: int = 200_000, candidates: int = 6) -> Float:
-    """Distance of each point (N, 3) to the surface, (N,).
+class Nearest(NamedTuple):
+    """The nearest point of a surface to each of N points."""
 
-    The triangles tested exactly are those of the nearest of `samples` points spread over the surface and of the
-    nearest vertices, so the result can exceed the true distance by less than the samples' spacing, and hardly does.
+    distance: Float  # (N,)
+    face: NDArray[np.int64]  # (N,)
+    point: Float  # (N, 3)
+
+
+def nearest_on(mesh: Mesh, points: ArrayLike) -> Nearest:
+    """The nearest point of the surface to each point (N, 3), exactly.
+
+    Raises:
+        ValueError: a mesh without faces, or values that are not finite.
     """
-    from scipy.spatial import cKDTree
+    from rendering._nearest import build, query
 
-    points = np.asarray(points, float)
-    spread, face = mesh.sample(samples)
-    best = np.full(len(points), np.inf)
-    near = cKDTree(spread).query(points, candidates)[1].reshape(len(points), -1)
-    corners = mesh.vertices.astype(np.float64)[mesh.faces]
-    for column in range(near.shape[1]):
-        best = np.minimum(best, _point_to_triangle(points, corners[face[near[:, column]]]))
-    return best
+    points = np.ascontiguousarray(points, np.float64).reshape(-1, 3)
+    triangles = mesh.vertices.astype(np.float64)[mesh.faces]
+    if len(triangles) == 0:
+        raise ValueError("distances to a mesh without faces are not defined")
+    if not (np.isfinite(triangles).all() and np.isfinite(points).all()):
+        raise ValueError("distances need finite vertices and points")
+    face, foot = query(points, triangles, *build(triangles))
+    return Nearest(np.linalg.norm(points - foot, axis=1), face, foot)
 
 
-def _point_to_triangle(p: Float, triangle: Float) -> Float:
-    """Distances of points (N, 3) to a triangle each (N, 3, 3)."""
-    a, b, c = triangle[:, 0], triangle[:, 1], triangle[:, 2]
-    normal = np.cross(b - a, c - a)
-    area = np.linalg.norm(normal, axis=1)
-    unit = normal / np.maximum(area, 1e-30)[:, None]
-    inside = area > 1e-12
-    edge = np.full(len(p), np.inf)
-    for start, end in ((a, b), (b, c), (c, a)):
-        along = end - start
-        inside &= (np.cross(along, p - start) * unit).sum(1) >= 0
-        share = ((p - start) * along).sum(1) / np.maximum((along * along).sum(1), 1e-30)
-        edge = np.minimum(edge, np.linalg.norm(p - start - np.clip(share, 0, 1)[:, None] * along, axis=1))
-    return np.where(inside, np.abs(((p - a) * unit).sum(1)), edge)
+def distances_to(mesh: Mesh, points: ArrayLike) -> Float:
+    """Distance of each point (N, 3) to the surface, (N,), exactly; errors as of `nearest_on`."""
+    return nearest_on(mesh, points).distance
 
 
 def _unit(v: Float) -> Float:

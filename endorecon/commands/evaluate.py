@@ -1,4 +1,4 @@
-"""`endorecon evaluate`: a run against the truth."""
+"""`endorecon evaluate`: predictions against the truth."""
 
 from __future__ import annotations
 
@@ -7,34 +7,100 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from endorecon.commands.base import OK
+from endorecon.commands.base import OK, File, Folder
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Compare a run with the truth: camera path, depth and surface.
+    """Compare runs, or any program's predictions, with the truth: camera path, depth, surface and renderings.
 
     Example: endorecon evaluate runs/video --truth ../data/traced_colon
+
+    Several runs, measured together: endorecon evaluate runs/a runs/b --truth data/a data/b
+
+    As papers print it: endorecon evaluate runs/a --truth data/a --protocol af snippet5
+
+    Another program's depth maps: endorecon evaluate maps/ --truth data/a --protocol af --disparity
     """
 
-    run: Positional[Path]
-    """A folder that `endorecon reconstruct` has made."""
-    truth: Path
-    """A folder with poses, depth or mesh: what `endorecon simulate` writes, or one sequence of a data set
-    (docs/datasets.md)."""
+    run: Positional[tuple[Path, ...]] = ()
+    """Run folders; or folders of depth maps (.npy, .npz, 16-bit .png), of depth/, images/, trajectory.tum and mesh.ply,
+    or a file of poses or a mesh."""
+    truth: tuple[Path, ...] = ()
+    """Folders with the truth, in any layout that is known (docs/datasets.md): one for all runs, or one for each."""
+    protocol: tuple[str, ...] = ()
+    """Protocols of published papers, printed beside the corrected figures; `list` tells which there are."""
+    depth: Folder = None
+    """Depth maps of another program; 0 is no depth."""
+    path: File = None
+    """Camera-to-world poses of another program, as a TUM file."""
+    mesh: File = None
+    """A surface of another program, in the world of --path (without one: in the truth's)."""
+    images: Folder = None
+    """Rendered images, one for each frame or with its number in the name."""
+    masks: Folder = None
+    """Masks for --images, white where a pixel does not count."""
+    disparity: bool = False
+    """The depth maps hold inverse depth."""
+    depth_scale: float = 1.0
+    """What a stored value of the depth maps is multiplied with."""
+    crop: tuple[int, int, int, int] | None = None
+    """x y width height of the part of the truth's images that the depth maps show."""
+    ignore: File = None
+    """Faces of the true mesh that do not count: .npy of bools, or a text file of numbers."""
+    context: str = ""
+    """How many frames the model was given, in words, for the tables; a run knows it."""
+    truth_version: str = ""
+    """Which truth this is, in words, for the tables."""
     json: bool = False
-    """Print JSON instead of a table."""
+    """Print JSON instead of tables."""
+    csv: File = None
+    """Write the figures as CSV."""
+    latex: File = None
+    """Write the tables as LaTeX."""
+    html: File = None
+    """Write a page with plots that needs nothing else."""
 
 
 def run(command: Evaluate) -> int:
     """Run the command; returns the exit code."""
-    from endorecon.evaluate.protocol import evaluate_run, table
+    from endorecon.evaluate.open import open_cases
+    from endorecon.evaluate.predictions import Files
+    from endorecon.evaluate.protocols import listing
+    from endorecon.evaluate.study import study
+    from endorecon.evaluate.tables import as_csv, as_latex, text
 
-    result = evaluate_run(command.run, command.truth)
+    if "list" in command.protocol:
+        print(listing())
+        return OK
+    files = Files(
+        command.depth, command.path, command.mesh, command.images, command.masks, command.disparity,
+        command.depth_scale, command.crop,
+    )  # fmt: skip
+    cases = open_cases(command.run, command.truth, files, command.ignore, command.context, command.truth_version)
+    result = study(cases, command.protocol)
+    for path, write in ((command.csv, as_csv), (command.latex, as_latex)):
+        if path is not None:
+            _write(path, write(result))
+    if command.html is not None:
+        from endorecon.evaluate.page import page
+
+        _write(command.html, page(result))
     if command.json:
         import json
 
-        print(json.dumps(result.to_dict(), indent=2))
+        print(json.dumps(result.to_dict(), indent=2, allow_nan=False))
     else:
-        print(table(result))
+        print(text(result))
     return OK
+
+
+def _write(path: Path, content: str) -> None:
+    from video_io.errors import InputError
+
+    path = path.expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"can't write '{path}' ({error.strerror}); choose another place") from error

@@ -5,17 +5,18 @@ Every figure is computed for each image and averaged over images. Which scale wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from video_io.errors import InputError
 
 Scaling = Literal["none", "frame", "clip"]
 DepthPair = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]
+FIGURES = ("AbsRel", "SqRel", "RMSE", "RMSE log", "delta 1", "delta 2", "delta 3", "L1")
 _RATIOS_A_FRAME = 20_000
 
 
@@ -33,6 +34,7 @@ class DepthErrors:
             two methods can be compared only where these shares are alike.
         frames: frames that entered the means.
         frames_empty: frames with truth that have no valid pixel.
+        l1: mean of |d - t| in the unit of the truth.
     """
 
     scaling: Scaling
@@ -47,10 +49,31 @@ class DepthErrors:
     valid_share: float
     frames: int
     frames_empty: int
+    l1: float = float("nan")
 
     def to_dict(self) -> dict[str, float | int | str]:
         """Plain values by name."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class DepthRows:
+    """The figures of each frame, before they are averaged.
+
+    Attributes:
+        frames: (N,) number in `pairs` of each frame with a pixel to compare.
+        values: (N, 8), by column as in `FIGURES`.
+        scales: (N,) factor on each prediction.
+        compared, with_truth: pixels compared and pixels with truth, over all frames.
+        empty: frames with truth that have no valid pixel.
+    """
+
+    frames: NDArray[np.int64]
+    values: NDArray[np.float64]
+    scales: NDArray[np.float64]
+    compared: int
+    with_truth: int
+    empty: int
 
 
 def depth_errors(pairs: Iterable[DepthPair], scaling: Scaling) -> DepthErrors:
@@ -66,44 +89,97 @@ def depth_errors(pairs: Iterable[DepthPair], scaling: Scaling) -> DepthErrors:
         InputError: a valid prediction or a truth that is no positive number, maps of different sizes, or no frame
             with a pixel to compare.
     """
+    return errors_of(depth_rows(pairs, scaling), scaling)
+
+
+def errors_of(rows: DepthRows, scaling: Scaling) -> DepthErrors:
+    """The means of the figures of each frame."""
+    *figures, l1 = rows.values.mean(0).tolist()
+    share = rows.compared / rows.with_truth
+    return DepthErrors(scaling, float(np.median(rows.scales)), *figures, share, len(rows.values), rows.empty, l1)
+
+
+def depth_rows(pairs: Iterable[DepthPair], scaling: Scaling) -> DepthRows:
+    """The figures of each frame; arguments and errors as in `depth_errors`."""
     if scaling not in get_args(Scaling):
         raise ValueError(f"scaling is none, frame or clip, found '{scaling}'")
-    clip_scale = _clip_scale(pairs) if scaling == "clip" else 1.0
-    rows, scales, used, known, empty = [], [], 0, 0, 0
+    return scaled_rows(pairs, clip_scale(pairs)) if scaling == "clip" else rows_of_scalings(pairs, (scaling,))[scaling]
+
+
+def scaled_rows(pairs: Iterable[DepthPair], scale: float) -> DepthRows:
+    """The figures of each frame with one factor for all; errors as in `depth_errors`."""
+    return _rows(pairs, {"clip": lambda d, t: scale})["clip"]
+
+
+def rows_of_scalings(
+    pairs: Iterable[DepthPair], scalings: Sequence[Scaling] = get_args(Scaling)
+) -> dict[Scaling, DepthRows]:
+    """The figures of each frame by several scalings, which are read together; errors as in `depth_errors`."""
+    ways: dict[Scaling, _Way] = {
+        "none": lambda d, t: 1.0,
+        "frame": lambda d, t: float(np.median(t) / np.median(d)),
+    }
+    ratios: list[NDArray[np.float64]] = []
+    found = _rows(pairs, {k: w for k, w in ways.items() if k in scalings}, ratios)
+    if "clip" in scalings:
+        found["clip"] = scaled_rows(pairs, float(np.median(np.concatenate(ratios))))
+    return found
+
+
+_Way = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
+
+
+def _rows(
+    pairs: Iterable[DepthPair], ways: dict[Scaling, _Way], ratios: list[NDArray[np.float64]] | None = None
+) -> dict[Scaling, DepthRows]:
+    frames, rows, scales, used, known, empty = [], [], [], 0, 0, 0
     for number, pair in enumerate(pairs):
-        prediction, truth, with_truth = _compared(number, *pair)
+        prediction, truth, with_truth = compared(number, *pair)
         known += with_truth
         used += len(truth)
         if len(truth) == 0:
             empty += with_truth > 0
             continue
-        scale = float(np.median(truth) / np.median(prediction)) if scaling == "frame" else clip_scale
-        scales.append(scale)
-        rows.append(_figures(prediction * scale, truth))
-    if not rows:
+        frames.append(number)
+        scales.append([way(prediction, truth) for way in ways.values()])
+        rows.append([depth_figures(prediction * scale, truth) for scale in scales[-1]])
+        if ratios is not None:
+            ratios.append(some_ratios(prediction, truth))
+    if not frames:
         raise InputError(
             "no frame has a pixel with both true and predicted depth; expected a run of the clip that the truth is for"
         )
-    return DepthErrors(
-        scaling, float(np.median(scales)), *np.mean(rows, 0).tolist(), used / known, len(rows), empty
-    )
+    at = np.array(frames)
+    return {
+        k: DepthRows(at, np.array([r[i] for r in rows]), np.array([s[i] for s in scales]), used, known, int(empty))
+        for i, k in enumerate(ways)
+    }
 
 
-def _figures(d: NDArray[np.float64], t: NDArray[np.float64]) -> tuple[float, ...]:
-    ratio = np.maximum(d / t, t / d)
+def depth_figures(prediction: ArrayLike, truth: ArrayLike) -> tuple[float, ...]:
+    """AbsRel, SqRel, RMSE, RMSE log, delta 1 to 3, L1 (`FIGURES`) of positive depths (N,) against true ones (N,)."""
+    d, t = np.asarray(prediction, float), np.asarray(truth, float)
+    error, log, ratio = d - t, np.log(d / t), np.maximum(d / t, t / d)
+    square = error**2
     return (
-        float(np.mean(np.abs(d - t) / t)),
-        float(np.mean((d - t) ** 2 / t)),
-        float(np.sqrt(np.mean((d - t) ** 2))),
-        float(np.sqrt(np.mean((np.log(d) - np.log(t)) ** 2))),
+        float(np.mean(np.abs(error) / t)),
+        float(np.mean(square / t)),
+        float(np.sqrt(np.mean(square))),
+        float(np.sqrt(np.mean(log**2))),
         *(float(np.mean(ratio < 1.25**k)) for k in (1, 2, 3)),
+        float(np.mean(np.abs(error))),
     )
 
 
-def _compared(
-    number: int, prediction: NDArray[np.float32], valid: NDArray[np.bool_], truth: NDArray[np.float32]
+def compared(
+    number: int | str, prediction: NDArray[np.float32], valid: NDArray[np.bool_], truth: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Predictions and truths at the pixels that have both, and the number of pixels with truth."""
+    """Predictions and truths at the pixels that have both, and the number of pixels with truth.
+
+    Raises:
+        InputError: different sizes, or a valid prediction or a truth that is no positive number; the sentence names
+            the frame, `number`.
+    """
     if not prediction.shape == valid.shape == truth.shape:
         raise InputError(
             f"frame {number} of the comparison: prediction {prediction.shape}, valid {valid.shape} and truth "
@@ -123,11 +199,17 @@ def _compared(
     return d, t, int(with_truth.sum())
 
 
-def _clip_scale(pairs: Iterable[DepthPair]) -> float:
+def clip_scale(pairs: Iterable[DepthPair]) -> float:
+    """The one factor of a clip: the median of truth / prediction over all pixels, at most 20,000 a frame."""
     ratios = []
     for number, pair in enumerate(pairs):
-        d, t, _ = _compared(number, *pair)
-        step = -(-len(d) // _RATIOS_A_FRAME) or 1
-        ratios.append(t[::step] / d[::step])
+        d, t, _ = compared(number, *pair)
+        ratios.append(some_ratios(d, t))
     together = np.concatenate(ratios) if ratios else np.zeros(0)
     return float(np.median(together)) if len(together) else 1.0
+
+
+def some_ratios(prediction: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """truth / prediction of at most 20,000 pixels, evenly spaced."""
+    step = -(-len(prediction) // _RATIOS_A_FRAME) or 1
+    return truth[::step] / prediction[::step]

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from endorecon.evaluate.depth import DepthErrors, DepthPair, depth_errors
-from endorecon.evaluate.surface import SurfaceErrors, seen_points, surface_errors
-from endorecon.evaluate.trajectory import TrajectoryErrors, align_poses, match, matched, trajectory_errors
+from endorecon.evaluate.depth import DepthErrors, DepthPair, errors_of
+from endorecon.evaluate.surface import SurfaceErrors, summed_up
+from endorecon.evaluate.trajectory import TrajectoryErrors, match, trajectory_errors
 from rendering.mesh import Mesh, read_mesh
 from video_io.datasets import Truth, open_truth
 from video_io.errors import InputError
@@ -23,6 +23,7 @@ from video_io.trajectory import Trajectory
 from video_io.view import View
 
 if TYPE_CHECKING:
+    from endorecon.evaluate.case import Case
     from endorecon.run import Run
 
 DepthMap = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -108,41 +109,55 @@ def evaluate(run: Reconstruction, truth: Truth) -> Evaluation:
     Raises:
         InputError: nothing in common, values that are no numbers, or sizes that do not fit.
     """
-    left_out: list[str] = []
+    from endorecon.evaluate.case import Case
+
+    return evaluate_case(Case(run, truth, {}, {}))
+
+
+def evaluate_case(case: Case) -> Evaluation:
+    """The same of a sequence that may have a set of faces to ignore; errors as of `evaluate`."""
+    run, truth = case.run, case.truth
+    left_out = [
+        f"{'trajectory' if part == 'path' else part}: {reason}"
+        for part in ("depth", "path", "surface")
+        if (reason := case.has(part))
+    ]
     depth: tuple[DepthErrors, ...] = ()
-    if truth.read_depth is None:
-        left_out.append("depth: the truth has none")
-    else:
-        pairs = DepthPairs(run, truth)
-        depth = tuple(depth_errors(pairs, scaling) for scaling in ("none", "frame", "clip"))
+    if not case.has("depth"):
+        depth = tuple(errors_of(rows, scaling) for scaling, rows in case.depth_rows.items())
     path = None
-    if truth.trajectory is None:
-        left_out.append("trajectory: the truth has none")
-    else:
+    if not case.has("path") and truth.trajectory is not None:
         path = trajectory_errors(run.trajectory, truth.trajectory)
     surface = None
-    mesh = run.mesh()
-    if truth.mesh_path is None or truth.camera is None or truth.trajectory is None:
-        left_out.append("surface: the truth has no mesh with poses and camera")
-    elif mesh is None or not len(mesh.faces):
-        left_out.append("surface: the run has no surface")
-    else:
-        surface = _surface(mesh, run, truth)
+    if not case.has("surface"):
+        seen, mesh = case.seen, case.true_mesh
+        ignored = 0.0 if case.ignore is None else float(mesh.face_areas[case.ignore].sum() / mesh.face_areas.sum())
+        surface = summed_up(case.distances, seen.median_depth, case.fit.scale, seen.share, ignored_share=ignored)
     return Evaluation(
         run.name, truth.name, run.frames, len(run.indices), run.segments, depth, path, surface, tuple(left_out),
         truth.unit,
     )  # fmt: skip
 
 
-def _surface(mesh: Mesh, run: Reconstruction, truth: Truth) -> SurfaceErrors:
-    assert truth.mesh_path and truth.camera and truth.trajectory
-    true_mesh = read_mesh(truth.mesh_path)
-    ours, theirs = matched(run.trajectory, truth.trajectory)
-    fit = align_poses(ours, theirs)
-    points, share, median_depth = seen_points(true_mesh, truth.camera, theirs)
-    return surface_errors(
-        mesh.transformed(fit.matrix, fit.scale), true_mesh, points, median_depth, scale=fit.scale, seen_share=share
-    )
+def frame_pairs(run: Reconstruction, truth: Truth) -> list[tuple[int, int]]:
+    """(index in the run, number in the truth) of each frame that both have depth of.
+
+    By time where both have poses; else by index, as of a folder of depth maps.
+
+    Raises:
+        InputError: nothing in common.
+    """
+    if truth.trajectory is not None and len(run.trajectory) and not getattr(run, "by_number", False):
+        ours, theirs = match(run.trajectory.times_ns, truth.trajectory.times_ns)
+        frames = [(run.indices[i], int(j)) for i, j in zip(ours, theirs, strict=True)]
+    else:
+        frames = [(i, i) for i in run.indices if i < truth.frame_count]
+    if not frames:
+        raise InputError(
+            f"no frame of the run {run.name} belongs to a frame of the truth {truth.name} by its time; "
+            "expected a run of the same clip at the same frame rate"
+        )
+    return frames
 
 
 class DepthPairs:
@@ -150,16 +165,7 @@ class DepthPairs:
 
     def __init__(self, run: Reconstruction, truth: Truth) -> None:
         self.run, self.truth = run, truth
-        if truth.trajectory is not None:
-            ours, theirs = match(run.trajectory.times_ns, truth.trajectory.times_ns)
-            self.frames = [(run.indices[i], int(j)) for i, j in zip(ours, theirs, strict=True)]
-        else:
-            self.frames = [(i, i) for i in run.indices if i < truth.frame_count]
-        if not self.frames:
-            raise InputError(
-                f"no frame of the run {run.name} belongs to a frame of the truth {truth.name} by its time; "
-                "expected a run of the same clip at the same frame rate"
-            )
+        self.frames = frame_pairs(run, truth)
 
     def __iter__(self) -> Iterator[DepthPair]:
         for index, number in self.frames:
@@ -172,30 +178,38 @@ class DepthPairs:
                     f"the run is of images of {size[1]} x {size[0]}, the truth {self.truth.name} has depth of "
                     f"{truth.shape[1]} x {truth.shape[0]}; expected the truth of the same clip at the same size"
                 )
-            yield (*at_source_pixels(depth, confidence > 0, self.run.view), truth)
+            yield (*at_source_pixels(depth, confidence > 0, self.run.view, f"frame {number}: "), truth)
+
+
+def check_map(depth: NDArray[np.float32], valid: NDArray[np.bool_], view: View, where: str = "") -> None:
+    """Raise InputError, whose sentence begins with `where`, unless all valid depths are positive numbers and fit."""
+    if depth.shape != (view.height, view.width) or valid.shape != depth.shape:
+        raise InputError(
+            f"{where}a depth map of the run is {depth.shape[1]} x {depth.shape[0]}, its camera.json says "
+            f"{view.width} x {view.height}; expected both to agree"
+        )
+    bad = int(np.count_nonzero(~(np.isfinite(depth[valid]) & (depth[valid] > 0))))
+    if bad:
+        raise InputError(
+            f"{where}a depth map of the run has {bad} values that are no positive numbers where its confidence is "
+            "above 0; a depth that is not known must have confidence 0"
+        )
 
 
 def at_source_pixels(
-    depth: NDArray[np.float32], valid: NDArray[np.bool_], view: View
+    depth: NDArray[np.float32], valid: NDArray[np.bool_], view: View, where: str = ""
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """A working-size depth map at every pixel of the source: bilinear over the valid pixels, invalid outside the crop.
 
     z-depth stays as it is, since cropping and resizing do not turn the camera.
 
+    Args:
+        where: what stands before the sentence of an error, such as the frame.
+
     Raises:
         InputError: a valid depth that is no positive number, or a map of another size than the view's.
     """
-    if depth.shape != (view.height, view.width) or valid.shape != depth.shape:
-        raise InputError(
-            f"a depth map of the run is {depth.shape[1]} x {depth.shape[0]}, its camera.json says {view.width} x "
-            f"{view.height}; expected both to agree"
-        )
-    bad = int(np.count_nonzero(~(np.isfinite(depth[valid]) & (depth[valid] > 0))))
-    if bad:
-        raise InputError(
-            f"a depth map of the run has {bad} values that are no positive numbers where its confidence is above 0; "
-            "a depth that is not known must have confidence 0"
-        )
+    check_map(depth, valid, view, where)
     x, y, w, h = view.crop
     if (x, y, w, h) == (0, 0, view.width, view.height) == (0, 0, view.source_width, view.source_height):
         return depth, valid
@@ -221,7 +235,10 @@ class RunRecord:
     """
 
     def __init__(self, run: Run) -> None:
-        self._run, self.name, self.frames = run, run.name, len(run.rows)
+        self._run, self.name, self.frames, self.unit = run, run.name, len(run.rows), run.unit
+        model = (run.info.get("model") or {}).get("name") or "model not stated"
+        placed = (run.info.get("frames") or {}).get("tracked", "all")
+        self.context = f"1 a depth map ({model}); scales and poses refined over the {placed} frames tracked"
         tracked = [row for row in run.rows if row.status == "tracked"]
         sizes = Counter(row.segment for row in tracked)
         self.segments = len(sizes)
@@ -297,8 +314,15 @@ def table(result: Evaluation) -> str:
             ("truth to run (completeness)", s.completeness_median, s.completeness_mean, s.completeness_percent),
         ):
             lines.append(f"  {name:<28} median {median:.3f} mm = {percent:.2f} % of the depth, mean {mean:.3f} mm")
-        scores = ", ".join(f"{v:.3f} at {k:g} mm" for k, v in s.f_score.items())
-        lines.append(f"  {'F-score':<28} {scores}")
+        for name, values in (("F-score", s.f_score), ("coverage of the whole", s.coverage)):
+            lines.append(f"  {name:<28} {', '.join(f'{v:.3f} at {k:g} mm' for k, v in values.items())}")
+        lines += [
+            f"  {'Chamfer, Hausdorff 95':<28} {s.chamfer:.3f} mm, {s.hausdorff95:.3f} mm",
+            f"  {'normals':<28} median {np.degrees(s.normal_median_rad):.2f} deg, consistency "
+            f"{s.normal_consistency:.3f}",
+        ]
+        if s.ignored_share:
+            lines.append(f"  {100 * s.ignored_share:.1f} % of the true surface was told to be ignored")
     lines += ["", *(f"left out: {reason}" for reason in result.left_out)] if result.left_out else []
     return "\n".join(lines)
 
@@ -308,11 +332,12 @@ def _depth_lines(depth: tuple[DepthErrors, ...]) -> list[str]:
         return []
     share = f"{100 * depth[0].valid_share:.1f} % of the true pixels compared"
     lines = ["", f"depth, mean over {depth[0].frames} frames, {share}"]
-    lines.append(f"  {'scale':<22}{'AbsRel':>8}{'SqRel':>9}{'RMSE':>9}{'RMSElog':>9}{'d1':>7}{'d2':>7}{'d3':>7}")
+    heads = "".join(f"{n:>9}" for n in ("SqRel", "RMSE", "RMSElog")) + "".join(f"{n:>7}" for n in ("d1", "d2", "d3"))
+    lines.append(f"  {'scale':<22}{'AbsRel':>8}{heads}{'L1':>9}")
     names = {"none": "none", "frame": "median of each frame", "clip": "one for the clip"}
     for d in depth:
         lines.append(
             f"  {names[d.scaling]:<22}{d.abs_rel:>8.4f}{d.sq_rel:>9.3f}{d.rmse:>9.3f}{d.rmse_log:>9.4f}"
-            f"{d.delta1:>7.3f}{d.delta2:>7.3f}{d.delta3:>7.3f}"
+            f"{d.delta1:>7.3f}{d.delta2:>7.3f}{d.delta3:>7.3f}{d.l1:>9.3f}"
         )
     return lines

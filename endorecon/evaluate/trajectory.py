@@ -118,8 +118,8 @@ def trajectory_errors(run: Trajectory, truth: Trajectory) -> TrajectoryErrors:
     length = truth.length
     ate_sim3, ate_se3 = _rmse(sim3.apply(run.centres) - truth.centres), _rmse(se3.apply(run.centres) - truth.centres)
     turned = align_poses(run, truth).rotation @ run.world_from_cam[:, :3, :3]
-    rotation = _angles(turned.transpose(0, 2, 1) @ truth.world_from_cam[:, :3, :3])
-    step, true_step = _steps(run), _steps(truth)
+    rotation = angles(turned.transpose(0, 2, 1) @ truth.world_from_cam[:, :3, :3])
+    step, true_step = steps(run), steps(truth)
     return TrajectoryErrors(
         poses=len(run),
         truth_poses=total,
@@ -131,10 +131,22 @@ def trajectory_errors(run: Trajectory, truth: Trajectory) -> TrajectoryErrors:
         scale=sim3.scale,
         rpe_translation=_rmse(sim3.scale * step[:, :3, 3] - true_step[:, :3, 3]),
         rpe_rotation_rad=float(
-            np.sqrt(np.mean(_angles(step[:, :3, :3].transpose(0, 2, 1) @ true_step[:, :3, :3]) ** 2))
+            np.sqrt(np.mean(angles(step[:, :3, :3].transpose(0, 2, 1) @ true_step[:, :3, :3]) ** 2))
         ),
         rotation_median_rad=float(np.median(rotation)),
     )
+
+
+def position_errors(
+    run: Trajectory, truth: Trajectory, with_scale: bool = True
+) -> tuple[NDArray[np.float64], Similarity]:
+    """Distance of each aligned camera centre from the true one, (N,), and the alignment; same moments (`matched`).
+
+    Raises:
+        InputError: a camera that stands still.
+    """
+    fit = _fit(run, truth, with_scale)
+    return np.linalg.norm(fit.apply(run.centres) - truth.centres, axis=1), fit
 
 
 def _fit(run: Trajectory, truth: Trajectory, with_scale: bool) -> Similarity:
@@ -146,12 +158,13 @@ def _fit(run: Trajectory, truth: Trajectory, with_scale: bool) -> Similarity:
         raise InputError(f"the path can't be aligned with the truth: {error}; expected a moving camera") from error
 
 
-def _steps(path: Trajectory) -> NDArray[np.float64]:
+def steps(path: Trajectory) -> NDArray[np.float64]:
     """Each pose in the frame of the one before, (N - 1, 4, 4)."""
     return np.linalg.inv(path.world_from_cam[:-1]) @ path.world_from_cam[1:]
 
 
-def _angles(rotations: NDArray[np.float64]) -> NDArray[np.float64]:
+def angles(rotations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Angles of rotations (N, 3, 3), rad."""
     return Rotation.from_matrix(rotations).magnitude()
 
 
