@@ -54,7 +54,7 @@ class RunningSource:
         """
         kind = kind_of(source)
         connection = kind.connect(source, timeout_s)
-        self.name = name_of(source)
+        self.name, self.camera = name_of(source), None
         self.inbox: Inbox[Arrived] = Inbox(INBOX)
         self.reader = Reader(source, kind, connection, self.inbox, timeout_s, say)
         self.begun, self._stereo, self._stop = False, stereo, stop or threading.Event()
