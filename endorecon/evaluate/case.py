@@ -242,7 +242,7 @@ class Case:
     @property
     def has_masks(self) -> bool:
         """Whether some pixels of the images do not count: by masks that were given, or the data set's own."""
-        return bool(self.masks) or getattr(self.truth, "read_mask", None) is not None
+        return bool(self.masks) or self.truth.read_mask is not None
 
     def _masked(self, number: int, shape: tuple[int, ...]) -> Mask:
         """The pixels (H, W) of a frame that do not count."""
@@ -252,7 +252,7 @@ class Case:
             return read_mask(self.masks[number], shape)
         if not self.has_masks:
             return np.zeros(shape, bool)
-        tissue = self.truth.mask(number)  # type: ignore[attr-defined]
+        tissue = self.truth.mask(number)
         if tissue.shape != shape:
             raise InputError(
                 f"frame {number}: the mask of {self.truth.name} is {tissue.shape[1]} x {tissue.shape[0]}, the image "
@@ -263,7 +263,7 @@ class Case:
     @property
     def has_images(self) -> bool:
         """Whether the truth has pictures, as files or in a video."""
-        return bool(self.truth.image_paths) or getattr(self.truth, "footage", None) is not None
+        return bool(self.truth.image_paths) or self.truth.footage is not None
 
     def true_image(self, number: int) -> NDArray[np.uint8]:
         """The true picture of a frame, (H, W, 3) uint8 RGB."""

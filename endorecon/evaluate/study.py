@@ -82,7 +82,7 @@ class Study:
 
 def notes(case: Case) -> list[str]:
     """What was taken for granted when the predictions were read, and what one has to know of the truth."""
-    return [*getattr(case.run, "notes", ()), *getattr(case.truth, "notes", ())]
+    return [*getattr(case.run, "notes", ()), *case.truth.notes]
 
 
 def study(cases: Sequence[Case], asked: Sequence[str] = ()) -> Study:

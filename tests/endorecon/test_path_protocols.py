@@ -189,15 +189,8 @@ def test_endonerf_counts_masked_pixels_as_perfect(tmp_path):
 
 def test_the_data_sets_own_masks_are_taken(tmp_path):
     """True is tissue there; what is not tissue does not count, as with masks that are given."""
-
-    class WithMasks(Truth):
-        read_mask = True
-
-        def mask(self, index):
-            return left_masked(1)[0] == 0
-
     case = rendered(tmp_path, [9, 51, 51])
-    case = replace(case, truth=WithMasks(**vars(case.truth)))
+    case = replace(case, truth=replace(case.truth, read_mask=lambda index: left_masked(1)[0] == 0))
     assert measured("endonerf", case)["PSNR"] == (pytest.approx(16.9897, abs=1e-4), pytest.approx(13.9794, abs=1e-4))
 
 
