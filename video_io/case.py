@@ -138,7 +138,11 @@ class Case:
         if row is None:
             return None
         stored = read_raw(self.depths[row])
-        return None if stored is None else stored.astype(np.float32) / np.float32(self.depth_scale)
+        if stored is None:
+            return None
+        if self.layout == "c3vd":
+            stored = np.where(stored == 65535, 0, stored)
+        return stored.astype(np.float32) / np.float32(self.depth_scale)
 
     def mask(self, index: int) -> NDArray[np.bool_] | None:
         """The mask of frame `index`, True where it is white; None for none."""
@@ -178,8 +182,11 @@ def case_of(path: Path, source: Source) -> Case:
         truth = open_truth(path)
     except InputError as error:
         refusal = "" if "no ground truth of a known layout" in str(error) else str(error)
-        return Case(path, source, path, "", images, (), _masks(path), refusal=refusal,
-                    poses=read_poses(poses) if poses else None)  # fmt: skip
+        depths = tuple(sorted(path.glob("*_depth.tiff"), key=natural_key))
+        return Case(
+            path, source, path, "c3vd" if depths else "", images, depths, _masks(path), 655.35,
+            read_poses(poses) if poses else None, _own_camera(path)[0], refusal,
+        )  # fmt: skip
     found = None
     if truth.trajectory is not None:
         times = truth.trajectory.times_ns / 1e9
