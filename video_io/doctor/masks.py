@@ -15,7 +15,7 @@ QUICK = True
 
 _PROBES = 8
 _BORDER = 0.03  # share of the picture that is dark border, from which on it can be told from a mask
-_FITS, _MORE = 0.8, 0.3  # overlap of mask and field of view, and how much more than the other way round
+_BORDER_SIDE = 0.6  # share of the border in one side of a mask, from which on that side is meant to be the border
 _WARM = 0.15  # how much more of one side has the colours of tissue
 Mask = NDArray[np.bool_]
 
@@ -64,7 +64,7 @@ def _white_is_use(rgb: NDArray[np.uint8], mask: Mask) -> tuple[float, str] | Non
     border = 1 - inside.mean()
     if border > _BORDER:
         in_white, in_black = float((~inside)[mask].mean()), float((~inside)[~mask].mean())
-        if abs(in_white - in_black) > 0.3:
+        if max(in_white, in_black) > _BORDER_SIDE and min(in_white, in_black) < 0.5 * max(in_white, in_black):
             words = "the dark border of the picture is white" if in_white > in_black else "the dark border is black"
             return float(np.clip(in_black - in_white, -1, 1)), words
     white, black = inside & mask, inside & ~mask
