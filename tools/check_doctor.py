@@ -1,4 +1,4 @@
-"""Does the doctor find what is wrong, and nothing else? python tools/check_doctor.py CLIPS [--seeds 401 402] [--deidentify].
+"""Does the doctor find what is wrong, and nothing else? python tools/check_doctor.py CLIPS [--seeds 401 402].
 
 Renders phantom clips into the folder CLIPS (those that are there are kept) and prints:
 
@@ -23,19 +23,21 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from rendering.phantom.burn import burn, some_text
 from rendering.phantom.clip import simulate
 from rendering.phantom.damage import DAMAGES, Damaged, Material, load, write, write_video
 from video_io.agreement import READINGS
 from video_io.case import case_of, open_case
 from video_io.cleaning import write_clean
+from video_io.deidentify import deidentify as clean_copy
 from video_io.doctor import Finding, examine
 from video_io.sources import open_source
 
 SCENES, FRAMES = ("colon", "passage", "abdomen", "tissue"), 60
 # What goes with a kind of finding and is no false alarm: a folder that its own reader refuses, and what follows.
 COMPANIONS = {
-    "depth_8bit": {"unreadable_truth"}, "poses_transposed": {"unreadable_truth"}, "missing_frames": {"unreadable_truth"},
-    "overlay": {"overlay_text"}, "overlay_text": {"overlay"},
+    "depth_8bit": {"unreadable_truth"}, "poses_transposed": {"unreadable_truth"},
+    "missing_frames": {"unreadable_truth"}, "overlay": {"overlay_text"}, "overlay_text": {"overlay"},
 }  # fmt: skip
 
 
@@ -94,27 +96,27 @@ def damaged(folder: Path, clips: list[Path], names: list[str], each: int) -> int
     for number, name in enumerate(names):
         for k in range(each):
             path = clips[(number * 3 + k * 5) % len(clips)]
-            # Interlacing shows where something moves, and a circle has no use for masks that fill the picture.
             clip = loaded.setdefault(path, load(path))
             out = folder / "damaged" / f"{name.replace(' ', '_').replace(',', '')}_{k}"
             shutil.rmtree(out, ignore_errors=True)
             shutil.rmtree(out.with_suffix(".fixed"), ignore_errors=True)
             rng = np.random.default_rng((number, k))
-            more = {"other": loaded.setdefault(o, load(o)) for o in [clips[(clips.index(path) + 1) % len(clips)]]}
-            made = DAMAGES[name](clip, out, rng, **(more if name == "cut" else {}))
+            other = clips[(clips.index(path) + 1) % len(clips)]
+            more = {"other": loaded.setdefault(other, load(other))} if name == "cut" else {}
+            made = DAMAGES[name](clip, out, rng, **more)
             case = open_case(made.path)
             began = time.perf_counter()
             said = examine(case)
             seconds = time.perf_counter() - began
             hit = [f for f in said if f.kind == made.kind]
-            other = [f for f in said if f.kind != made.kind and f.kind not in COMPANIONS.get(made.kind, ())]
+            beside = [f for f in said if f.kind != made.kind and f.kind not in COMPANIONS.get(made.kind, ())]
             back = _back(case, said, out.with_suffix(".fixed"), made, clip) if hit and made.kept is not None else None
-            total, found, extras = total + 1, found + bool(hit), extras + len(other)
+            total, found, extras = total + 1, found + bool(hit), extras + len(beside)
             fixable, fixed = fixable + (made.kept is not None), fixed + (back == "")
             line = f"{name:32} {path.name:12} {'found' if hit else 'MISSED':6} {seconds:4.1f} s"
             line += f"  sure {hit[0].sure:.2f}" if hit else ""
             line += f"  fix: {'as the good one' if back == '' else back}" if back is not None else ""
-            print(line + "".join(f"\n    ALSO {f.kind}: {f.sentence} {f.evidence}" for f in other), flush=True)
+            print(line + "".join(f"\n    ALSO {f.kind}: {f.sentence} {f.evidence}" for f in beside), flush=True)
             if not hit and said:
                 print("    said:", [(f.kind, f.evidence) for f in said])
     print(f"{found} of {total} damages found, {fixed} of {fixable} repaired, {extras} findings beside the damage")
@@ -122,14 +124,18 @@ def damaged(folder: Path, clips: list[Path], names: list[str], each: int) -> int
 
 
 def _back(case: object, said: list[Finding], out: Path, made: Damaged, clip: Material) -> str:
-    """"" if the repaired copy has the good clip's frames, depth and poses; else what differs."""
+    """Nothing if the repaired copy has the good clip's frames, depth and poses; else what differs."""
     write_clean(case, said, out)
     clip = made.extra.get("clip", clip)  # type: ignore[assignment]
     again = open_case(out)
     files, kept = again.images, made.kept or []
     if len(files) != len(kept):
         return f"{len(files)} frames instead of {len(kept)}"
-    loss = [psnr(cv2.imread(str(f))[..., ::-1], clip.images[n]) for f, n in zip(files[::7], kept[::7], strict=True)]
+    loss = []
+    for i, n in list(enumerate(kept))[::7]:
+        # What lies over the picture stays in it and is left out by the masks.
+        use = again.mask(i) if made.kind.startswith("overlay") else None
+        loss.append(psnr(cv2.imread(str(files[i]))[..., ::-1], clip.images[n], use))
     if min(loss) < made.psnr_db:
         return f"pictures differ (PSNR {min(loss):.1f} dB)"
     if again.has_depth:
@@ -148,11 +154,66 @@ def _back(case: object, said: list[Finding], out: Path, made: Damaged, clip: Mat
     return ""
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
+def psnr(a: np.ndarray, b: np.ndarray, use: np.ndarray | None = None) -> float:
     if a.shape != b.shape:
         return 0.0
-    square = float(np.mean((a.astype(float) - b.astype(float)) ** 2))
+    square = float(np.mean((a.astype(float) - b.astype(float))[use if use is not None else ...] ** 2))
     return 99.0 if square == 0 else min(99.0, 10 * np.log10(255**2 / square))
+
+
+def deidentify(folder: Path, clips: list[Path], count: int = 20) -> int:
+    """Text burnt into clips: what an OCR program reads before and after, and what is lost beside the text."""
+    from rapidocr_onnxruntime import RapidOCR
+
+    reader, out = RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1), folder / "text"
+    shutil.rmtree(out, ignore_errors=True)
+    seen = left = 0
+    lost: list[float] = []
+    for number in range(count):
+        path = clips[number % len(clips)]
+        images = [cv2.resize(i, (640, 512), interpolation=cv2.INTER_CUBIC) for i in load(path).images]
+        text = some_text(number, images[0].shape[0])
+        written, boxes = burn(images, text)
+        recorded = write_video(out / f"{number}.mp4", written, metadata={"title": "DOE JANE", "comment": "room 3"})
+        clean = clean_copy(recorded, out / f"{number}")
+        before = [frame.rgb for frame in open_source(recorded).frames()]
+        after = [frame.rgb for frame in open_source(clean.path).frames()]
+        at = [n for n in range(0, len(before), 6)]
+        words = [read(reader, before[n], boxes) for n in at]
+        still = [read(reader, after[n], boxes) for n in at]
+        lost.append(lost_beside(before, after, boxes))
+        seen, left = seen + any(words), left + any(still)
+        most = max(words, key=len)
+        print(f"{number:2d} {path.name:12} {text.place:12} {text.height_px:2d} px {text.font:6} "
+              f"{str(text.colour):15} read before: {most!r}"
+              f"{'' if any(words) else ' (nothing)'}; after: {max(still, key=len) if any(still) else 'nothing'}; "
+              f"blanked {len(clean.boxes and clean.boxes[0][2])} boxes; beside the text {100 * lost[-1]:.3f} % changed; "
+              f"{[r for r in clean.removed if 'text' not in r]}", flush=True)  # fmt: skip
+    print(f"{seen} of {count} readable before, {left} after; most of the picture lost beside the text: "
+          f"{100 * max(lost):.3f} %, median {100 * float(np.median(lost)):.3f} %")  # fmt: skip
+    return left
+
+
+def read(reader: object, rgb: np.ndarray, boxes: list[tuple[int, int, int, int]]) -> str:
+    """What the OCR program reads at the places of the text, characters that it is fairly sure of."""
+    found, _ = reader(np.ascontiguousarray(rgb[..., ::-1]))  # type: ignore[operator]
+    words = []
+    for corners, word, score in found or []:
+        x, y = np.mean(corners, axis=0)
+        near = any(bx - 10 <= x <= bx + bw + 10 and by - 10 <= y <= by + bh + 10 for bx, by, bw, bh in boxes)
+        if near and float(score) > 0.5 and sum(c.isalnum() for c in word) >= 2:
+            words.append(word)
+    return " | ".join(words)
+
+
+def lost_beside(before: list[np.ndarray], after: list[np.ndarray], boxes: list[tuple[int, int, int, int]]) -> float:
+    """Share of the picture's pixels that have changed, further from the text than half its height and 6 px."""
+    free = np.ones(before[0].shape[:2], bool)
+    for x, y, w, h in boxes:
+        pad = 6 + h // 2
+        free[max(0, y - pad) : y + h + pad, max(0, x - pad) : x + w + pad] = False
+    changed = [np.abs(a.astype(int) - b).max(-1) > 24 for a, b in zip(before[::5], after[::5], strict=True)]
+    return max(float((c & free).mean()) for c in changed)
 
 
 def real(paths: list[Path]) -> int:

@@ -64,14 +64,13 @@ def _prepared(rgb: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8], 
     size = round(rgb.shape[1] * scale), round(rgb.shape[0] * scale)
     small = rgb if scale == 1 else cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     inside = field_of_view(small)
-    core = cv2.erode(inside.astype(np.uint8), np.ones((13, 13), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    kernel = np.ones((13, 13), np.uint8)
+    core = cv2.erode(inside.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     grey = cv2.createCLAHE(3.0, (6, 6)).apply(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
     return grey, (core > 0) & ~specular(small, inside)
 
 
-def _longest(
-    kept: dict[int, tuple[NDArray[np.uint8], NDArray[np.bool_]]], anchor: int, scale: float
-) -> Tracks | None:
+def _longest(kept: dict[int, tuple[NDArray[np.uint8], NDArray[np.bool_]]], anchor: int, scale: float) -> Tracks | None:
     grey, mask = kept[anchor]
     corners = cv2.goodFeaturesToTrack(grey, _POINTS, 0.01, 5, mask=mask.astype(np.uint8))
     if corners is None or len(corners) < _LEAST:

@@ -1,4 +1,4 @@
-"""An input as it lies there, for those who look for what is wrong with it: pictures, times, depth, masks, poses, camera.
+"""An input as it lies there, for those who look for what is wrong with it: pictures, times, depth, masks, poses.
 
 Everything is read leniently: what a reader would refuse (8-bit depth, poses that are no rotation, a missing image) is
 kept, together with the reader's sentence.
@@ -203,7 +203,8 @@ def read_poses(path: Path) -> Poses | None:
     from scipy.spatial.transform import Rotation
 
     try:
-        rows = [[float(v) for v in line.split("#")[0].replace(",", " ").split()] for line in path.read_text().splitlines()]
+        lines = path.read_text().splitlines()
+        rows = [[float(v) for v in line.split("#")[0].replace(",", " ").split()] for line in lines]
     except (ValueError, UnicodeDecodeError):
         return None
     rows = [row for row in rows if row]

@@ -69,7 +69,8 @@ def load(folder: Path) -> Material:
 
 
 def write(
-    clip: Material, out: Path, depth: bool = True, masks: bool = False, poses: bool = True, numbers: list[int] | None = None
+    clip: Material, out: Path, depth: bool = True, masks: bool = False, poses: bool = True,
+    numbers: list[int] | None = None,
 ) -> Path:  # fmt: skip
     """Write a folder in our own layout, the pictures lossless."""
     numbers = list(range(len(clip.images))) if numbers is None else numbers
@@ -217,7 +218,8 @@ def with_tool(clip: Material, rng: np.random.Generator) -> Material:
         reach = 0.5 + 0.05 * np.sin(0.2 * number)
         tip = (int(width * reach), int(height * (0.3 + 0.4 * angle)))
         cv2.line(rod, (-20, int(height * angle)), tip, 255, max(8, width // 12))
-        steel = (120 + 60 * np.sin(np.linspace(0, 40, width))[None, :, None]).astype(np.uint8).repeat(height, 0).repeat(3, 2)
+        level = (120 + 60 * np.sin(np.linspace(0, 40, width))).astype(np.uint8)
+        steel = np.broadcast_to(level[None, :, None], image.shape)
         images.append(np.where(rod[..., None] > 0, steel, image))
         masks.append(np.where(rod > 0, 0, mask).astype(np.uint8))
     return replace(clip, images=images, masks=masks)
@@ -262,18 +264,30 @@ def video_doubled(clip: Material, out: Path, rng: np.random.Generator) -> Damage
 
 def _interlaced(video: bool) -> Callable[..., Damaged]:
     def damage(clip: Material, out: Path, rng: np.random.Generator) -> Damaged:
+        later_by = _moved(clip.images)
         woven = []
-        for image, later in zip(clip.images, clip.images[1:], strict=False):
+        for image, later in zip(clip.images, clip.images[later_by:], strict=False):
             both = image.copy()
             both[1::2] = later[1::2]
             woven.append(both)
         kept = list(range(len(woven)))
         if video:
             return Damaged(write_video(out / "clip.mp4", woven, crf=10), "interlaced", kept, 26.0)
-        shorter = replace(clip, images=woven, depths=clip.depths[:-1], poses=clip.poses[:-1], times_s=clip.times_s[:-1])
+        count = len(woven)
+        shorter = replace(
+            clip, images=woven, depths=clip.depths[:count], poses=clip.poses[:count], times_s=clip.times_s[:count]
+        )
         return Damaged(write(shorter, out), "interlaced", kept, 26.0)
 
     return damage
+
+
+def _moved(images: list[Image], least: float = 2.0) -> int:
+    """After how many frames the picture has changed by grey levels that are seen as a comb."""
+    middle = len(images) // 2
+    grey = [cv2.GaussianBlur(cv2.cvtColor(i, cv2.COLOR_RGB2GRAY), (5, 5), 0) for i in images[middle : middle + 7]]
+    changes = [float(cv2.absdiff(grey[0], g).mean()) for g in grey[1:]]
+    return next((k for k, c in enumerate(changes, 1) if c > least), len(changes))
 
 
 def _stacked(axis: int) -> Callable[..., Damaged]:
@@ -319,25 +333,20 @@ def still(clip: Material, out: Path, rng: np.random.Generator) -> Damaged:
 def out_of_body(clip: Material, out: Path, rng: np.random.Generator) -> Damaged:
     """The clip begins in the operating room."""
     count = int(rng.integers(10, 18))
-    room = [operating_room(clip.images[0].shape[:2], n, rng.integers(1 << 30) if n == 0 else None) for n in range(count)]
+    seed = int(rng.integers(1 << 30))
+    room = [operating_room(clip.images[0].shape[:2], n, seed) for n in range(count)]
     images = [*room, *clip.images[count:]]
     return Damaged(write_video(out / "clip.mp4", images), "out_of_body", list(range(count, len(images))), 30.0)
 
 
-_ROOM: dict[str, list[tuple[int, ...]]] = {}
-
-
-def operating_room(shape: tuple[int, int], number: int, seed: int | None) -> Image:
-    """Drapes, gowns, lamps and steel that pass by."""
-    if seed is not None or not _ROOM:
-        rng = np.random.default_rng(seed)
-        colours = [(40, 90, 140), (50, 120, 110), (210, 215, 220), (120, 125, 130), (30, 60, 90), (190, 200, 205)]
-        _ROOM["things"] = [
-            (*rng.integers(-100, 400, 2).tolist(), *rng.integers(40, 160, 2).tolist(), *colours[int(rng.integers(6))])
-            for _ in range(40)
-        ]
-    image = np.full((*shape, 3), (70, 110, 130), np.uint8)
-    for x, y, w, h, *colour in _ROOM["things"]:
+def operating_room(shape: tuple[int, ...], number: int, seed: int) -> Image:
+    """Drapes, gowns, lamps and steel that pass by: frame `number` of the room with this seed."""
+    rng = np.random.default_rng(seed)
+    colours = [(40, 90, 140), (50, 120, 110), (210, 215, 220), (120, 125, 130), (30, 60, 90), (190, 200, 205)]
+    image = np.full((*shape[:2], 3), (70, 110, 130), np.uint8)
+    for _ in range(40):
+        (x, y), (w, h) = rng.integers(-100, 400, 2).tolist(), rng.integers(40, 160, 2).tolist()
+        colour = colours[int(rng.integers(6))]
         at = x + 4 * number, y + 2 * number
         cv2.rectangle(image, at, (at[0] + w, at[1] + h), colour, -1)
         cv2.line(image, at, (at[0] + w, at[1] + h), [c // 2 for c in colour], 2)

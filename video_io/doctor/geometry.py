@@ -13,9 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video_io.agreement import (
-    READINGS, Observation, Tracks, best_scale, consistency, epipolar_px, follow, motion_px, observe, relative,
-    reprojection_px, resected,
-)  # fmt: skip
+    READINGS,
+    Observation,
+    Tracks,
+    best_scale,
+    consistency,
+    epipolar_px,
+    follow,
+    motion_px,
+    observe,
+    relative,
+    reprojection_px,
+    resected,
+)
 from video_io.camera import Camera
 from video_io.case import Case, read_raw
 from video_io.doctor.base import Finding
@@ -83,7 +93,8 @@ def check(case: Case) -> list[Finding]:
 def _look(case: Case) -> _Seen:
     camera = case.camera
     fits = camera is not None and (camera.width, camera.height) == (case.source.width, case.source.height)
-    used = camera if fits and camera is not None else Camera.from_fov(case.source.width, case.source.height, _ASSUMED_FOV_RAD)
+    size = case.source.width, case.source.height
+    used = camera if fits and camera is not None else Camera.from_fov(*size, _ASSUMED_FOV_RAD)
     total = case.source.frame_count or 0
     tracks = follow(case.source.frames(), total)
     first = case.depth(0) if case.has_depth else None
@@ -210,7 +221,7 @@ def _depth_unit(
     seen: _Seen, factor: float, sure: float, evidence: dict[str, float | int | str] | None = None
 ) -> Finding:
     unit = {10.0: "centimetres", 1000.0: "metres", 0.001: "micrometres"}.get(factor)
-    what = f"the depth is in {unit}" if unit else f"the depth is {1 / factor:.4g} times too large (depth_scale is wrong)"
+    what = f"the depth is in {unit}" if unit else f"depth_scale is wrong: the depth is {1 / factor:.4g} times too large"
     return Finding(
         "depth_unit",
         f"{what}, and millimetres are expected: its median is {seen.depth_mm:.3g}",
@@ -273,7 +284,7 @@ def _bits_finding(bits: dict[str, Any], factor: float | None) -> Finding:
     for whole in (1.0, 256.0, 257.0):
         if known and abs(used / whole - 1) < 0.03:
             used = whole if whole != 257.0 else used
-    how = f"the poses fit if it is multiplied by {used:.4g}" if known else "nothing tells by what it has to be multiplied"
+    how = f"the poses fit if it is multiplied by {used:.4g}" if known else "nothing tells its true scale"
     return Finding(
         "depth_8bit",
         f"the depth has 8 bits a pixel (stored as {bits['stored']}, {bits['levels']} levels); 16 are expected; {how}",
@@ -300,8 +311,8 @@ def _ray_length(seen: _Seen, reading: str | None, scale: float) -> list[Finding]
     return [
         Finding(
             "depth_ray_length",
-            f"the depth is the length along the ray, and z is expected: depth maps agree to {100 * as_ray:.2g} % so, and "
-            f"to {100 * as_z:.2g} % as z",
+            f"the depth is the length along the ray, and z is expected: depth maps agree to {100 * as_ray:.2g} % so, "
+            f"and to {100 * as_z:.2g} % as z",
             {"disagreement_as_ray_percent": round(100 * as_ray, 3), "as_z_percent": round(100 * as_z, 3)},
             0.6 if seen.assumed else 0.95 if reading else 0.85,
             "--fix multiplies it by the cosine of each pixel's ray",

@@ -66,4 +66,3 @@ def _counts(case: Case) -> list[Finding]:
             {"match": True},
         )
     ]
-

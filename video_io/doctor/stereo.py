@@ -47,7 +47,9 @@ def _look(probes: list[Frame], axis: int) -> tuple[float, float]:
     """Median correlation of the halves at the same time, and at different times."""
     pairs = [_halves(frame.rgb, axis) for frame in probes]
     same = [_correlation(a, b) for a, b in pairs]
-    apart = [_correlation(pairs[i][0], pairs[i - len(pairs) // 2][1]) for i in range(len(pairs))] if len(pairs) > 1 else [0]
+    if len(pairs) < 2:
+        return float(same[0]), 0.0
+    apart = [_correlation(pairs[i][0], pairs[i - len(pairs) // 2][1]) for i in range(len(pairs))]
     return float(np.median(same)), float(np.median(apart))
 
 

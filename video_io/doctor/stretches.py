@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -151,7 +153,7 @@ def _out_of_body(outside: Flags, look: Survey) -> Finding:
 def _cuts(cuts: Flags, other: Flags) -> Finding:
     at = np.flatnonzero(cuts).tolist()
     bounds = [0, *at, len(cuts)]
-    shots = [(a, b - 1) for a, b in zip(bounds, bounds[1:], strict=False)]
+    shots = [(a, b - 1) for a, b in pairwise(bounds)]
     longest = max(shots, key=lambda s: s[1] - s[0] - int(other[s[0] : s[1] + 1].sum()))
     return Finding(
         "cut",

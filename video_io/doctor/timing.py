@@ -10,6 +10,8 @@ from video_io.doctor.base import Finding, in_words
 
 QUICK = True
 
+Evidence = dict[str, float | int | str]
+
 _LEAST = 5  # intervals
 _OFF = 0.25  # an interval that differs from the usual one by this share is another one; stamps are rounded to ms
 _GAP = 1.6  # usual intervals
@@ -28,7 +30,7 @@ def check(case: Case) -> list[Finding]:
     if usual <= 0:
         return []
     off = np.abs(intervals / usual - 1) > _OFF
-    evidence: dict[str, float | int | str] = {
+    evidence: Evidence = {
         "usual_interval_ms": round(1e3 * usual, 3),
         "shortest_ms": round(1e3 * float(intervals.min()), 3),
         "longest_ms": round(1e3 * float(intervals.max()), 3),
@@ -40,7 +42,7 @@ def check(case: Case) -> list[Finding]:
     return [_gaps(intervals, usual, gaps, evidence, where)] if gaps.any() else []
 
 
-def _variable(evidence: dict[str, float | int | str], where: str) -> Finding:
+def _variable(evidence: Evidence, where: str) -> Finding:
     share = float(evidence["share_off"])
     return Finding(
         "variable_rate",
@@ -55,8 +57,8 @@ def _variable(evidence: dict[str, float | int | str], where: str) -> Finding:
 
 
 def _gaps(
-    intervals: NDArray[np.float64], usual: float, gaps: NDArray[np.bool_], evidence: dict[str, float | int | str], where: str
-) -> Finding:  # fmt: skip
+    intervals: NDArray[np.float64], usual: float, gaps: NDArray[np.bool_], evidence: Evidence, where: str
+) -> Finding:
     lost = int(np.round(intervals[gaps] / usual - 1).sum())
     after = [(int(i), int(i)) for i in np.flatnonzero(gaps)]
     return Finding(
