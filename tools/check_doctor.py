@@ -178,16 +178,17 @@ def deidentify(folder: Path, clips: list[Path], count: int = 20) -> int:
         clean = clean_copy(recorded, out / f"{number}")
         before = [frame.rgb for frame in open_source(recorded).frames()]
         after = [frame.rgb for frame in open_source(clean.path).frames()]
-        at = [n for n in range(0, len(before), 6)]
+        at = range(4, len(before), 15)
         words = [read(reader, before[n], boxes) for n in at]
         still = [read(reader, after[n], boxes) for n in at]
         lost.append(lost_beside(before, after, boxes))
         seen, left = seen + any(words), left + any(still)
         most = max(words, key=len)
         print(f"{number:2d} {path.name:12} {text.place:12} {text.height_px:2d} px {text.font:6} "
-              f"{str(text.colour):15} read before: {most!r}"
+              f"{text.colour!s:15} read before: {most!r}"
               f"{'' if any(words) else ' (nothing)'}; after: {max(still, key=len) if any(still) else 'nothing'}; "
-              f"blanked {len(clean.boxes and clean.boxes[0][2])} boxes; beside the text {100 * lost[-1]:.3f} % changed; "
+              f"blanked {max((len(b) for _, _, b in clean.boxes), default=0)} boxes; "
+              f"beside the text {100 * lost[-1]:.3f} % changed; "
               f"{[r for r in clean.removed if 'text' not in r]}", flush=True)  # fmt: skip
     print(f"{seen} of {count} readable before, {left} after; most of the picture lost beside the text: "
           f"{100 * max(lost):.3f} %, median {100 * float(np.median(lost)):.3f} %")  # fmt: skip

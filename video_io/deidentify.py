@@ -26,7 +26,9 @@ from video_io.sources.base import decode_image
 from video_io.sources.images import find_images
 from video_io.text import Box, find_overlays
 
-SEGMENT, SAMPLES = 60, 10  # frames in which text is looked for together, and how many of them are looked at
+# Text is looked for in blocks of frames, each together with the one before, and in each of so many frames: what is
+# shown for two and a half blocks (a second) is in all frames of some such pair.
+BLOCK, EVERY, SPREAD = 12, 3, 32
 _WIDE = 1280  # pixels; wider pictures are reduced for the search
 _COMPANIONS = ("depth", "mask", "masks")
 _PLAIN_FILES = ("poses.txt", "pose.txt", "intrinsics.json", "mesh.ply", "times.txt")
@@ -95,27 +97,28 @@ def text_by_segment(frames: Iterable[Frame]) -> Text:
     little longer than left for a frame.
     """
     spread: list[Frame] = []
-    found: list[tuple[int, tuple[Box, ...]]] = []
+    blocks: list[tuple[int, tuple[Box, ...]]] = []  # length, and what is found in it and the block before
+    before: list[Frame] = []
     kept: list[Frame] = []
-    count = scale = 0
+    length, scale, stride = 0, 1.0, EVERY
     for number, frame in enumerate(frames):
         small, scale = _reduced(frame)
-        if number % (SEGMENT // SAMPLES) == 0:
+        if number % EVERY == 0:
             kept.append(small)
-        if number % SEGMENT == 0:
+        if number % stride == 0:
             spread.append(small)
-        if (number + 1) % SEGMENT == 0:
-            found.append((SEGMENT, _boxes(kept, scale)))
-            kept = []
-        count = number + 1
-        if len(spread) > 32:
-            spread = spread[::2]
-    if count % SEGMENT:
-        found.append((count % SEGMENT, _boxes(kept, scale)))
+            if len(spread) == SPREAD:
+                spread, stride = spread[::2], 2 * stride
+        length += 1
+        if length == BLOCK:
+            blocks.append((length, _boxes(before + kept, scale)))
+            before, kept, length = kept, [], 0
+    if length:
+        blocks.append((length, _boxes(before + kept, scale)))
     everywhere = _boxes(spread, scale) if len(spread) > 5 else ()
     out, first = [], 0
-    for n, (length, _) in enumerate(found):
-        near = {box for k in range(max(0, n - 1), min(len(found), n + 2)) for box in found[k][1]} | set(everywhere)
+    for n, (length, _) in enumerate(blocks):
+        near = {box for k in range(max(0, n - 1), min(len(blocks), n + 3)) for box in blocks[k][1]} | set(everywhere)
         out.append((first, first + length - 1, tuple(sorted(near))))
         first += length
     return out

@@ -23,12 +23,13 @@ Mask = NDArray[np.bool_]
 
 _LEAST_FRAMES = 6
 _MOST_FRAMES = 16
-_EDGE = 20.0  # grey levels a pixel of the mean gradient
+_EDGE, _EDGE_NEAR = 15.0, 9.0  # grey levels a pixel of the mean gradient, and of what is connected with it
 # Deviation of the gradient over time as a share of its mean: a burnt-in edge has .05 to .2, over tissue that goes from
 # black to white up to .6; tissue that hardly moves in a short clip has .3 and more.
 _STEADY, _STEADY_NEAR = 0.2, 0.6
 _SEEDS = 0.08  # share of an edge's pixels that have to be steadier than the first
-_STROKE = 16.0  # grey levels by which a stroke stands out from what is around it
+_STROKE = 10.0  # grey levels by which a stroke stands out from what is around it
+_BUSY = 0.8  # changes of light and dark along a line, for each height of it
 _STILL = 3.0  # median deviation over time of the picture, grey levels, below which nothing can be told from motion
 _STILL_EDGE, _STILL_STROKE = 40.0, 45.0
 _HEIGHTS = (5, 0.14)  # of a glyph: pixels, and share of the picture's height
@@ -64,9 +65,8 @@ def find_overlays(frames: Sequence[Frame]) -> Overlays:
     edges = (_steady_edges(deviation, level) if moving else level > _STILL_EDGE) & ~_rim(inside)
     middle = np.median(stack, axis=0).astype(np.uint8) if len(frames) > 2 else frames[0].rgb
     strokes = _strokes(middle, edges, _STROKE if moving else _STILL_STROKE)
-    glyphs = _glyphs(strokes, edges)
-    lines = _lines(glyphs, strict=not moving)
-    boxes = [_grown(line, usual, level) for line in lines]
+    lines = [line for line in _lines(_glyphs(strokes, edges), not moving) if _busy(middle, line) > _BUSY]
+    boxes = [_grown(line, usual) for line in lines]
     text = _merged([_padded(box, edges.shape) for box in boxes])
     graphics = _graphics(edges, text) if moving else []
     return Overlays(tuple(text), tuple(graphics), moving)
@@ -94,7 +94,7 @@ def _gradients(stack: NDArray[np.uint8]) -> tuple[Float32, Float32, Float32]:
 def _steady_edges(deviation: Float32, level: Float32) -> Mask:
     """Edges that stay put: those that are very steady, and what is connected with them and fairly so."""
     seeds = (level > _EDGE) & (deviation < _STEADY)
-    near = (level > _EDGE) & (deviation < _STEADY_NEAR)
+    near = (level > _EDGE_NEAR) & (deviation < _STEADY_NEAR)
     count, labels = cv2.connectedComponents(near.astype(np.uint8), connectivity=8)
     share = np.bincount(labels[seeds], minlength=count) / np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
     keep = share > _SEEDS
@@ -111,7 +111,12 @@ def _moves(stack: NDArray[np.uint8], inside: Mask) -> bool:
 def _rim(inside: Mask) -> Mask:
     """The border of the picture, a static edge that is no overlay."""
     out = np.zeros(inside.shape, np.uint8)
-    contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    side = round(0.2 * min(inside.shape)) | 1
+    # Without text beside the picture, which is lit as well.
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    framed = cv2.copyMakeBorder(inside.astype(np.uint8), side, side, side, side, cv2.BORDER_REPLICATE)
+    picture = cv2.morphologyEx(framed, cv2.MORPH_OPEN, kernel)[side:-side, side:-side]
+    contours, _ = cv2.findContours(np.ascontiguousarray(picture), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if contours and not inside.all():
         outline = cv2.convexHull(np.concatenate([c.reshape(-1, 1, 2) for c in contours])).reshape(-1, 1, 2)
         thickness = max(5, 2 * round(0.012 * max(inside.shape)) + 1)
@@ -158,10 +163,13 @@ def _lines(glyphs: NDArray[np.int64], strict: bool) -> list[Box]:
         x, y, w, h = glyphs[i]
         for j in order[a_at + 1 :]:
             u, v, _, t = glyphs[j]
-            if u > x + w + 1.6 * max(h, t):
+            if u > x + w + 3.3 * max(h, t):
                 continue
             overlap = min(y + h, v + t) - max(y, v)
-            if overlap > 0.45 * min(h, t) and max(h, t) < 2.6 * min(h, t) and u - (x + w) < 1.3 * max(h, t):
+            near, like = u - (x + w) < 1.3 * max(h, t), max(h, t) < 2.6 * min(h, t)
+            # In a moving picture two things that stay put in one row and are of one height are no chance.
+            same = not strict and overlap > 0.8 * max(h, t) and u - (x + w) < 3.2 * max(h, t)
+            if (overlap > 0.45 * min(h, t) and like and near) or same:
                 group[root(int(j))] = root(int(i))
     found = []
     for r in {root(i) for i in range(len(glyphs))}:
@@ -171,21 +179,55 @@ def _lines(glyphs: NDArray[np.int64], strict: bool) -> list[Box]:
         width, height = right - left, bottom - top
         wide = width > 1.8 * height
         enough = len(part) >= (4 if strict else 2)
-        if (enough and wide) or (len(part) == 1 and not strict and width > 2.5 * height):
+        if (enough and wide) or (len(part) < 4 and width > 2.5 * height):
             found.append((int(left), int(top), int(width), int(height)))
-    return found
+    return _joined(found)
 
 
-def _grown(line: Box, usual: Float32, level: Float32) -> Box:
-    """The line with characters beside it that change, such as a clock's: as rich in edges as the line is."""
+def _busy(rgb: NDArray[np.uint8], line: Box) -> float:
+    """How often light and dark change along a line, for each height of it: three times a character or so."""
     x, y, w, h = line
-    rows = slice(y, y + h)
-    density = usual[rows].mean(0)
-    here = float(density[x : x + w].mean())
+    slope = cv2.Sobel(rgb[y : y + h, x : x + w].astype(np.float32), cv2.CV_32F, 1, 0, scale=0.25)
+    channel = np.abs(slope).mean((0, 1)).argmax()
+    sign = np.where(slope[..., channel] > _EDGE_NEAR, 1, np.where(slope[..., channel] < -_EDGE_NEAR, -1, 0))
+    turns = 0
+    for row in sign:
+        kept = row[row != 0]
+        turns += int((np.diff(kept) != 0).sum())
+    return turns / max(h, 1) / max(w / h, 1.0)
+
+
+def _joined(lines: list[Box]) -> list[Box]:
+    """Lines of one row with no more than a word between them become one."""
+    lines = sorted(lines)
+    at = 0
+    while at < len(lines):
+        x, y, w, h = lines[at]
+        for n, (u, v, s, t) in enumerate(lines):
+            overlap = min(y + h, v + t) - max(y, v)
+            if n != at and overlap > 0.6 * min(h, t) and max(x, u) - min(x + w, u + s) < 3 * max(h, t):
+                left, top = min(x, u), min(y, v)
+                lines[at] = left, top, max(x + w, u + s) - left, max(y + h, v + t) - top
+                del lines[n]
+                at = -1
+                break
+        at += 1
+    return lines
+
+
+def _grown(line: Box, usual: Float32) -> Box:
+    """The line with characters beside it that change, such as a clock's: as rich in edges as the line is, and richer
+    than what is above and below."""
+    x, y, w, h = line
+    density = usual[y : y + h].mean(0)
+    above, below = usual[max(0, y - h) : max(1, y - 2)], usual[y + h + 2 : y + 2 * h + 2]
+    around = np.concatenate([above, below]).mean(0) if len(above) + len(below) else np.zeros(len(density))
+    enough = np.maximum(0.6 * float(density[x : x + w].mean()), 1.6 * around)
     left, right, step = x, x + w, max(3, h // 2)
-    while left - step >= 0 and density[left - step : left].mean() > 0.6 * here and x - left < 6 * h:
+    while left - step >= 0 and (density - enough)[left - step : left].mean() > 0 and x - left < 6 * h:
         left -= step
-    while right + step <= len(density) and density[right : right + step].mean() > 0.6 * here and right - x - w < 6 * h:
+    end = min(len(density), x + w + 6 * h)
+    while right + step <= end and (density - enough)[right : right + step].mean() > 0:
         right += step
     return left, y, right - left, h
 
@@ -198,25 +240,14 @@ def _padded(box: Box, shape: tuple[int, ...]) -> Box:
 
 
 def _merged(boxes: list[Box]) -> list[Box]:
-    """Boxes that overlap become one, as long as it is not much larger than they are."""
-    boxes = list(boxes)
-    changed = True
-    while changed:
-        changed = False
-        for i in range(len(boxes)):
-            for j in range(i + 1, len(boxes)):
-                (x, y, w, h), (u, v, s, t) = boxes[i], boxes[j]
-                if x < u + s and u < x + w and y < v + t and v < y + h:
-                    left, top = min(x, u), min(y, v)
-                    right, bottom = max(x + w, u + s), max(y + h, v + t)
-                    if (right - left) * (bottom - top) < 1.6 * (w * h + s * t):
-                        boxes[i] = (left, top, right - left, bottom - top)
-                        del boxes[j]
-                        changed = True
-                        break
-            if changed:
-                break
-    return boxes
+    """The boxes without those that lie in another one."""
+
+    def inside(a: Box, b: Box) -> bool:
+        (x, y, w, h), (u, v, s, t) = a, b
+        return u <= x and v <= y and x + w <= u + s and y + h <= v + t
+
+    distinct = sorted(set(boxes), key=lambda box: -box[2] * box[3])
+    return [box for n, box in enumerate(distinct) if not any(inside(box, other) for other in distinct[:n])]
 
 
 def _graphics(edges: Mask, text: list[Box]) -> list[Box]:
