@@ -14,7 +14,7 @@ import numpy as np
 
 from endorecon.ahead import ahead
 from endorecon.clock import Clock
-from endorecon.notes import warnings
+from endorecon.notes import quick_findings, warnings
 from endorecon.poses import PoseSource, open_poses
 from endorecon.poses.base import SCALE_UNKNOWN
 from endorecon.reconstruct import Progress, Result, reconstruct, windows
@@ -28,7 +28,7 @@ from endorecon.tracking.tracker import Tracker
 from endorecon.work import FILE, PROGRAM, Work, check_same, identity, is_unfinished, program
 from video_io.camera import Camera
 from video_io.camera_files import read_camera
-from video_io.clip import Clip
+from video_io.clip import PROBES, Clip
 from video_io.errors import InputError
 from video_io.frame import Frame
 from video_io.sources import open_source
@@ -101,7 +101,9 @@ def reconstruct_video(
         check_free(out, overwrite)
     with clock.stage("open"):
         source = open_source(input, every, max_frames, fps)
-        clip = Clip.of(source, read_camera(camera) if camera else None)
+        probes = source.sample(PROBES)
+        clip = Clip.of(source, read_camera(camera) if camera else None, probes)
+        doubts = quick_findings(input, source, probes)
         pose_source = open_poses(poses, poses_unit, source)
         # Loaded once the input is known to be good, so that a wrong one is answered at once.
         from threadpoolctl import threadpool_limits
@@ -135,14 +137,14 @@ def reconstruct_video(
         )  # fmt: skip
         if not tracker.placed:
             raise _nothing_placed(result)
-        _finish(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun)
+        _finish(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun, doubts)
         view.finished(read_run(run.path))
     return run.path
 
 
 def _finish(
     run: RunWriter, clip: Clip, result: Result, given: GivenPoses | None, intrinsics: Intrinsics, estimator: Estimator,
-    resumed: int, clock: Clock, begun: float,
+    resumed: int, clock: Clock, begun: float, doubts: list[str],
 ) -> None:  # fmt: skip
     used = result.segments[result.main].camera
     run.camera(used, clip.view.source_camera(used), clip.view, intrinsics.prior is not None, intrinsics.note)
@@ -155,7 +157,7 @@ def _finish(
         poses=given.note if given else "auto: tracked in the images",
         model=estimator.name,
         licence=estimator.licence,
-        warnings=[*(given.warnings if given else ()), *warnings(clip, result, intrinsics.prior)],
+        warnings=[*(given.warnings if given else ()), *doubts, *warnings(clip, result, intrinsics.prior)],
         main_segment=result.main,
         verdict=None if given else result.verdicts[result.main].to_dict(),
         loops=[loop.to_dict() for loop in result.closed.loops],

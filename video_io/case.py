@@ -162,6 +162,13 @@ def open_case(path: str | Path, fps: float = 30.0) -> Case:
     return case_of(path, source)
 
 
+def pictures_of(path: Path, source: Source, probes: list[Frame]) -> Case:
+    """The pictures of a source alone, with frames of it that have been read already: for what has to be quick."""
+    case = Case(Path(path).expanduser(), source, images=tuple(getattr(source, "files", ())))
+    case.__dict__["probes"] = probes  # where `cached_property` keeps it
+    return case
+
+
 def case_of(path: Path, source: Source) -> Case:
     """The case of a source that is open already."""
     path = Path(path).expanduser()

@@ -3,7 +3,7 @@
 The table's rows and actions are those that the package dicom-anonymizer has taken from the standard's 2026c edition;
 what an action does is here. X: removed. Z: emptied. D: a dummy value of its kind. U: another UID, the same for the
 same one. Where the table leaves a choice that depends on the object's definition (X/Z, X/D, X/Z/D, Z/D, X/Z/U*), the
-one that keeps every object valid is taken: a dummy where D is offered, otherwise empty; another UID for U*. Private
+one that keeps every object valid is taken: a dummy where D is offered, otherwise empty; for U* other UIDs in the sequence. Private
 attributes, curves and overlay planes go (X). Options of the profile that retain anything are not used.
 """
 
@@ -117,7 +117,7 @@ def _walk(dataset: Dataset, state: Applied, where: str) -> None:
             element.value = "" if element.VR in _FREE_TEXT else None
         elif action == "D" and element.VR != "SQ":
             _replace(element, state, name)
-        elif action == "U":
+        elif action == "U" and element.VR != "SQ":
             _other_uid(element, state, name)
         elif element.VR == "SQ":
             if action == "Z":

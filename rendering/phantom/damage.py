@@ -217,7 +217,9 @@ def with_tool(clip: Material, rng: np.random.Generator) -> Material:
         rod = np.zeros((height, width), np.uint8)
         reach = 0.5 + 0.05 * np.sin(0.2 * number)
         tip = (int(width * reach), int(height * (0.3 + 0.4 * angle)))
-        cv2.line(rod, (-20, int(height * angle)), tip, 255, max(8, width // 12))
+        # It turns about the port outside of the picture.
+        side = int(height * (angle + 0.12 * np.sin(0.13 * number)))
+        cv2.line(rod, (-20, side), tip, 255, max(8, width // 12))
         level = (120 + 60 * np.sin(np.linspace(0, 40, width))).astype(np.uint8)
         steel = np.broadcast_to(level[None, :, None], image.shape)
         images.append(np.where(rod[..., None] > 0, steel, image))

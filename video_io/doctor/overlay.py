@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 
 from video_io.case import Case
+from video_io.doctor import stereo
 from video_io.doctor.base import Finding
 from video_io.errors import InputError
 from video_io.frame import Frame
@@ -51,19 +52,26 @@ def check(case: Case) -> list[Finding]:
 
 
 def _seen(case: Case) -> tuple[list[Frame], tuple[int, int], float]:
-    """The sample as it is searched: the endoscope's half where the screen shows two pictures, and not too wide."""
+    """The sample as it is searched: one half where the screen shows two pictures or two eyes, and not too wide."""
     probes, (dx, dy) = case.probes, (0, 0)
-    try:
-        view = plan_view(probes)
-    except InputError:
-        return probes, (0, 0), 1.0
-    if any("two pictures" in note for note in view.notes):
-        probes, (dx, dy) = [frame.cropped(*view.crop) for frame in probes], view.crop[:2]
+    if crop := _half(case):
+        probes, (dx, dy) = [frame.cropped(*crop) for frame in probes], crop[:2]
     scale = min(1.0, _WIDE / probes[0].width)
     if scale < 1:
         size = round(probes[0].width * scale), round(probes[0].height * scale)
         probes = [Frame.of(cv2.resize(f.rgb, size, interpolation=cv2.INTER_AREA), f.index, f.time_ns) for f in probes]
     return probes, (dx, dy), scale
+
+
+def _half(case: Case) -> Box | None:
+    for finding in stereo.check(case):
+        x, y, w, h = finding.repair["crop"]
+        return x, y, w, h
+    try:
+        view = plan_view(case.probes)
+    except InputError:
+        return None
+    return view.crop if any("two pictures" in note for note in view.notes) else None
 
 
 def _back(box: Box, dx: int, dy: int, scale: float) -> Box:
