@@ -3,8 +3,9 @@
 The table's rows and actions are those that the package dicom-anonymizer has taken from the standard's 2026c edition;
 what an action does is here. X: removed. Z: emptied. D: a dummy value of its kind. U: another UID, the same for the
 same one. Where the table leaves a choice that depends on the object's definition (X/Z, X/D, X/Z/D, Z/D, X/Z/U*), the
-one that keeps every object valid is taken: a dummy where D is offered, otherwise empty; for U* other UIDs in the sequence. Private
-attributes, curves and overlay planes go (X). Options of the profile that retain anything are not used.
+one that keeps every object valid is taken: a dummy where D is offered, otherwise empty; for U* the sequence stays and
+the UIDs in it are others. Private attributes, curves and overlay planes go (X). Options of the profile that retain
+anything are not used.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ _EDGE, _EDGE_NEAR = 15.0, 9.0  # grey levels a pixel of the mean gradient, and o
 # Deviation of the gradient over time as a share of its mean: a burnt-in edge has .05 to .2, over tissue that goes from
 # black to white up to .6; tissue that hardly moves in a short clip has .3 and more.
 _STEADY, _STEADY_NEAR = 0.2, 0.6
+_APART = 0.7  # deviation that nearly all of the picture's own edges exceed where something else can be told from them
 _SEEDS = 0.08  # share of an edge's pixels that have to be steadier than the first
 _STROKE = 10.0  # grey levels by which a stroke stands out from what is around it
 _BUSY = 0.8  # changes of light and dark along a line, for each height of it
@@ -68,7 +69,9 @@ def find_overlays(frames: Sequence[Frame]) -> Overlays:
     lines = [line for line in _lines(_glyphs(strokes, edges), not moving) if _busy(middle, line) > _BUSY]
     boxes = [_grown(line, usual) for line in lines]
     text = _merged([_padded(box, edges.shape) for box in boxes])
-    graphics = _graphics(edges, text) if moving else []
+    graphics = (
+        _graphics(edges & ~_rim(inside, 0.04), text) if moving and _apart(deviation, usual, edges, inside) else []
+    )
     return Overlays(tuple(text), tuple(graphics), moving)
 
 
@@ -108,8 +111,16 @@ def _moves(stack: NDArray[np.uint8], inside: Mask) -> bool:
     return bool(inside.any() and np.median(deviation[inside]) > _STILL)
 
 
-def _rim(inside: Mask) -> Mask:
-    """The border of the picture, a static edge that is no overlay."""
+def _apart(deviation: Float32, usual: Float32, steady: Mask, inside: Mask) -> bool:
+    """Whether the picture's own edges move so much that what is steady is another thing, and not the slowest of them."""
+    near = cv2.dilate(steady.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    own = (usual > _EDGE) & inside & ~near & ~_rim(inside)
+    return not own.any() or float(np.percentile(deviation[own], 20)) > _APART
+
+
+def _rim(inside: Mask, reach: float = 0.012) -> Mask:
+    """The border of the picture, a static edge that is no overlay, to this share of the image's long side on either
+    side: flare runs along it as well."""
     out = np.zeros(inside.shape, np.uint8)
     side = round(0.2 * min(inside.shape)) | 1
     # Without text beside the picture, which is lit as well.
@@ -119,7 +130,7 @@ def _rim(inside: Mask) -> Mask:
     contours, _ = cv2.findContours(np.ascontiguousarray(picture), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if contours and not inside.all():
         outline = cv2.convexHull(np.concatenate([c.reshape(-1, 1, 2) for c in contours])).reshape(-1, 1, 2)
-        thickness = max(5, 2 * round(0.012 * max(inside.shape)) + 1)
+        thickness = max(5, 2 * round(reach * max(inside.shape)) + 1)
         cv2.polylines(out, [outline], True, 1, thickness)
     return out > 0
 
