@@ -29,7 +29,7 @@ from video_io.sources.base import Source
 from video_io.sources.images import SUFFIXES, natural_key
 from video_io.survey import Survey, survey
 
-PROBES = 24
+PROBES, SMALL = 24, 640
 _MASK_FOLDERS = ("masks", "mask", "use_mask", "tool_mask", "tool_masks")
 _POSE_FILES = ("poses.txt", "pose.txt")
 Float = NDArray[np.float64]
@@ -89,6 +89,11 @@ class Case:
     def probes(self) -> list[Frame]:
         """A sample of frames spread over the clip."""
         return self.source.sample(PROBES)
+
+    @cached_property
+    def small_probes(self) -> list[Frame]:
+        """The same sample, no wider than `SMALL` pixels."""
+        return [_small(frame) for frame in self.probes]
 
     @cached_property
     def survey(self) -> Survey:
@@ -258,6 +263,13 @@ def numbered(files: tuple[Path, ...]) -> list[int] | None:
     found = [re.findall(r"\d+", path.stem) for path in files]
     numbers = [int(f[-1]) for f in found if f]
     return numbers if files and len(set(numbers)) == len(files) else None
+
+
+def _small(frame: Frame) -> Frame:
+    if frame.width <= SMALL:
+        return frame
+    size = SMALL, round(frame.height * SMALL / frame.width)
+    return Frame.of(cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA), frame.index, frame.time_ns)
 
 
 def _step(numbers: list[int]) -> int:

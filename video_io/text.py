@@ -44,11 +44,13 @@ class Overlays:
         text: a box around each line of text.
         graphics: a box around each other thing that stays put.
         moving: whether the picture moves, so that time could tell.
+        sure: whether its own edges move so much that nothing of it can be meant.
     """
 
     text: tuple[Box, ...]
     graphics: tuple[Box, ...]
     moving: bool
+    sure: bool = False
 
 
 def find_overlays(frames: Sequence[Frame]) -> Overlays:
@@ -69,10 +71,9 @@ def find_overlays(frames: Sequence[Frame]) -> Overlays:
     lines = [line for line in _lines(_glyphs(strokes, edges), not moving) if _busy(middle, line) > _BUSY]
     boxes = [_grown(line, usual) for line in lines]
     text = _merged([_padded(box, edges.shape) for box in boxes])
-    graphics = (
-        _graphics(edges & ~_rim(inside, 0.04), text) if moving and _apart(deviation, usual, edges, inside) else []
-    )
-    return Overlays(tuple(text), tuple(graphics), moving)
+    told = moving and _apart(deviation, usual, edges, inside)
+    graphics = _graphics(edges & ~_rim(inside, 0.04), text) if told else []
+    return Overlays(tuple(text), tuple(graphics), moving, told)
 
 
 def _gradients(stack: NDArray[np.uint8]) -> tuple[Float32, Float32, Float32]:
@@ -112,7 +113,7 @@ def _moves(stack: NDArray[np.uint8], inside: Mask) -> bool:
 
 
 def _apart(deviation: Float32, usual: Float32, steady: Mask, inside: Mask) -> bool:
-    """Whether the picture's own edges move so much that what is steady is another thing, and not the slowest of them."""
+    """Whether the picture's own edges move so much that what is steady is another thing, not the slowest of them."""
     near = cv2.dilate(steady.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     own = (usual > _EDGE) & inside & ~near & ~_rim(inside)
     return not own.any() or float(np.percentile(deviation[own], 20)) > _APART

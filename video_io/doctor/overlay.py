@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
-
 from video_io.case import Case
 from video_io.doctor import stereo
 from video_io.doctor.base import Finding
@@ -13,8 +11,6 @@ from video_io.text import Box, find_overlays
 from video_io.view import plan_view
 
 QUICK = True
-
-_WIDE = 640  # pixels
 
 
 def check(case: Case) -> list[Finding]:
@@ -32,8 +28,8 @@ def check(case: Case) -> list[Finding]:
                 "overlay_text",
                 f"text is burnt into the picture: {len(text)} line{'s' * (len(text) != 1)} at {_in_words(text)}",
                 _evidence(text, size),
-                0.9 if found.moving else 0.6,
-                "--deidentify blanks it; nothing to do for reconstruct, which masks what stays put",
+                0.9 if found.sure else 0.6,
+                "`endorecon doctor INPUT --deidentify OUT` blanks it; nothing to do for reconstruct, which masks it",
                 repair={"exclude": [list(box) for box in text]},
             )
         )
@@ -52,23 +48,23 @@ def check(case: Case) -> list[Finding]:
 
 
 def _seen(case: Case) -> tuple[list[Frame], tuple[int, int], float]:
-    """The sample as it is searched: one half where the screen shows two pictures or two eyes, and not too wide."""
-    probes, (dx, dy) = case.probes, (0, 0)
-    if crop := _half(case):
-        probes, (dx, dy) = [frame.cropped(*crop) for frame in probes], crop[:2]
-    scale = min(1.0, _WIDE / probes[0].width)
-    if scale < 1:
-        size = round(probes[0].width * scale), round(probes[0].height * scale)
-        probes = [Frame.of(cv2.resize(f.rgb, size, interpolation=cv2.INTER_AREA), f.index, f.time_ns) for f in probes]
-    return probes, (dx, dy), scale
+    """The sample as it is searched, reduced: one half where the screen shows two pictures or two eyes."""
+    probes, crop = case.small_probes, _half(case)
+    scale = probes[0].width / case.probes[0].width
+    if crop is None:
+        return probes, (0, 0), scale
+    return [frame.cropped(*crop) for frame in probes], (round(crop[0] / scale), round(crop[1] / scale)), scale
 
 
 def _half(case: Case) -> Box | None:
-    for finding in stereo.check(case):
-        x, y, w, h = finding.repair["crop"]
-        return x, y, w, h
+    """The half to look at, pixels of the reduced pictures."""
+    few = case.small_probes[::3]
+    if found := stereo.check(case):
+        side_by_side = found[0].evidence["layout"] == "side by side"
+        w, h = few[0].width, few[0].height
+        return (0, 0, w // 2, h) if side_by_side else (0, 0, w, h // 2)
     try:
-        view = plan_view(case.probes)
+        view = plan_view(few)
     except InputError:
         return None
     return view.crop if any("two pictures" in note for note in view.notes) else None

@@ -23,7 +23,8 @@ def check(case: Case) -> list[Finding]:
     probes = case.probes[:: max(1, len(case.probes) // _PROBES)]
     if not probes or min(probes[0].width, probes[0].height) < 32:
         return []
-    found = [_look(probes, axis) for axis in (1, 0)]
+    small = case.small_probes[:: max(1, len(case.probes) // _PROBES)]
+    found = [_look(small, axis) for axis in (1, 0)]
     axis, (alike, apart) = max(zip((1, 0), found, strict=True), key=lambda item: item[1][0])
     if alike < _ALIKE or alike - apart < _MORE:
         return []
