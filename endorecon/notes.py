@@ -25,7 +25,7 @@ LEAST_FROZEN = 3  # repetitions in a row that are a frozen picture
 
 
 def quick_findings(path: Path, source: Source, probes: list[Frame]) -> list[str]:
-    """What the doctor sees at a glance, in words; no fault of its own stops a reconstruction.
+    """What the doctor sees at a glance and is sure of, in words.
 
     Args:
         path: the input.

@@ -110,6 +110,16 @@ def test_the_quick_part_looks_at_the_sample_only(good: Path) -> None:
     assert "survey" not in case.__dict__
 
 
+def test_a_black_clip_is_told_and_leaves_nothing_to_write(tmp_path: Path) -> None:
+    for n in range(8):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), np.zeros((48, 64, 3), np.uint8))
+    case = open_case(tmp_path)
+    found = examine(case)
+    assert [(f.kind, f.frames) for f in found] == [("black", ((0, 7),))]
+    with pytest.raises(InputError, match="nothing of .* is left"):
+        write_clean(case, found, tmp_path.parent / "out_of_black")
+
+
 # -- parts, with numbers worked out by hand -----------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ def check(case: Case) -> list[Finding]:
     still, doubled = _split(repeated, _still_frames(look))
     outside = _long(_outside(look, black), _OUTSIDE_FRAMES)
     found = []
-    if black.any() and not black.all():
+    if black.any():
         found.append(_stretch("black", "the picture is black", spans(black), len(look), 0.98))
     if still.any():
         found.append(_stretch("still", "the picture stands still", spans(still), len(look), 0.95))
