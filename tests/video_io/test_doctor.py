@@ -116,7 +116,7 @@ def test_a_black_clip_is_told_and_leaves_nothing_to_write(tmp_path: Path) -> Non
     case = open_case(tmp_path)
     found = examine(case)
     assert [(f.kind, f.frames) for f in found] == [("black", ((0, 7),))]
-    with pytest.raises(InputError, match="nothing of .* is left"):
+    with pytest.raises(InputError, match=r"nothing of .* is left"):
         write_clean(case, found, tmp_path.parent / "out_of_black")
 
 
