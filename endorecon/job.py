@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from endorecon.ahead import ahead
 from endorecon.clock import Clock
-from endorecon.notes import warnings
+from endorecon.notes import quick_findings, warnings
 from endorecon.poses import PoseSource, open_poses
 from endorecon.poses.base import SCALE_UNKNOWN
 from endorecon.reconstruct import Progress, Result, reconstruct, windows
@@ -28,7 +29,7 @@ from endorecon.tracking.tracker import Tracker
 from endorecon.work import FILE, PROGRAM, Work, check_same, identity, is_unfinished, program
 from video_io.camera import Camera
 from video_io.camera_files import read_camera
-from video_io.clip import Clip
+from video_io.clip import PROBES, Clip
 from video_io.errors import InputError
 from video_io.frame import Frame
 from video_io.sources import open_source
@@ -102,7 +103,10 @@ def reconstruct_video(
         check_free(out, overwrite)
     with clock.stage("open"):
         source = open_source(input, every, max_frames, fps)
-        clip = Clip.of(source, read_camera(camera) if camera else source.camera)
+        probes = source.sample(PROBES)
+        clip = Clip.of(source, read_camera(camera) if camera else source.camera, probes)
+        # Half a second on one core, and not needed before the end.
+        doubts = ThreadPoolExecutor(1, "doctor").submit(quick_findings, input, source, probes)
         pose_source = open_poses(poses, poses_unit, source)
         # Loaded once the input is known to be good, so that a wrong one is answered at once.
         from threadpoolctl import threadpool_limits
@@ -136,7 +140,8 @@ def reconstruct_video(
         )  # fmt: skip
         if not tracker.placed:
             raise nothing_placed(result)
-        finish_run(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun)
+        notes = doubts.result()
+        finish_run(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun, notes)
         view.finished(read_run(run.path))
     return run.path
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
@@ -16,9 +17,26 @@ from endorecon.tracking.refine import FocalPrior
 from endorecon.tracking.verdict import explain
 from video_io.clip import Clip
 from video_io.faults import FROZEN
+from video_io.frame import Frame
+from video_io.sources.base import Source
 
 BRIEF = 5  # frames
 LEAST_FROZEN = 3  # repetitions in a row that are a frozen picture
+
+
+def quick_findings(path: Path, source: Source, probes: list[Frame]) -> list[str]:
+    """What the doctor sees at a glance and is sure of, in words.
+
+    Args:
+        path: the input.
+        source: it, opened.
+        probes: frames spread over the clip.
+    """
+    from video_io.case import pictures_of
+    from video_io.doctor import examine
+
+    found = examine(pictures_of(path, source, probes), quick=True)
+    return [f"{finding.sentence} (doctor: {finding.kind}; {finding.mend})" for finding in found if finding.sure >= 0.8]
 
 
 def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -36,17 +36,18 @@ class Clip:
     camera: Camera | None = None
 
     @staticmethod
-    def of(source: Source, camera: Camera | None = None) -> Clip:
+    def of(source: Source, camera: Camera | None = None, probes: Sequence[Frame] | None = None) -> Clip:
         """Look at a few frames of the source and decide how to work on it.
 
         Args:
             source: the input.
             camera: the camera of the source's whole image, if it is known.
+            probes: frames of the source that have been read already, spread over the clip.
 
         Raises:
             InputError: the source shows nothing that can be reconstructed, or the camera is for another size.
         """
-        probes = source.sample(PROBES)
+        probes = source.sample(PROBES) if probes is None else probes
         check_clip(probes)
         view = plan_view(probes)
         working = [view.apply(f) for f in probes]

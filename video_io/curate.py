@@ -79,7 +79,12 @@ def is_cut(previous: Frame, current: Frame) -> bool:
     """
     if colour_change(previous, current) < 0.25:
         return False
-    return _correlation(_thumbnail(previous), _thumbnail(current)) < 0.6
+    return likeness(previous, current) < 0.6
+
+
+def likeness(previous: Frame, current: Frame) -> float:
+    """Correlation of the two frames' coarse pictures, 1 for the same one."""
+    return _correlation(_thumbnail(previous), _thumbnail(current))
 
 
 def colour_change(previous: Frame, current: Frame) -> float:
