@@ -140,8 +140,7 @@ def reconstruct_video(
         )  # fmt: skip
         if not tracker.placed:
             raise nothing_placed(result)
-        notes = doubts.result()
-        finish_run(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun, notes)
+        finish_run(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun, doubts.result())
         view.finished(read_run(run.path))
     return run.path
 
