@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from endorecon.commands.base import OK
+from endorecon.commands.base import OK, File, Folder
+from video_io.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,22 @@ class Evaluate:
 
     run: Positional[Path]
     """A folder that `endorecon reconstruct` has made."""
-    truth: Path
+    truth: Folder = None
     """A folder with poses, depth and mesh: what `endorecon simulate` writes, a C3VD sequence, or SimCol3D."""
+    ct: File = None
+    """A CT's surface instead, mm: the error budget, as `endorecon budget` tells it (which has more options)."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 def run(command: Evaluate) -> int:
     """Run the command; returns the exit code."""
+    if command.ct is not None:
+        from endorecon.commands import budget
+
+        return budget.run(budget.Budget(command.run, command.ct, truth=command.truth, json=command.json))
+    if command.truth is None:
+        raise InputError("there is nothing to compare with: give --truth FOLDER, or --ct FILE for the error budget")
     from endorecon.evaluate.protocol import evaluate_run, table
 
     result = evaluate_run(command.run, command.truth)

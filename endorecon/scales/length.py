@@ -38,7 +38,7 @@ def measure(run: Run, length_mm: float, frame: int, first: Pixel, second: Pixel)
             "has a unit of its own; pick the points in a frame of that one"
         )
     depth, confidence = run.depth(frame)
-    points, errors = zip(*(_point(run, frame, depth, confidence, p) for p in (first, second)), strict=True)
+    points, errors = zip(*(picked_point(run, frame, depth, confidence, p) for p in (first, second)), strict=True)
     found = float(np.linalg.norm(points[0] - points[1]))
     apart = float(np.hypot(first[0] - second[0], first[1] - second[1]))
     if apart < 2 * PICKED_PX or found <= 0:
@@ -50,8 +50,12 @@ def measure(run: Run, length_mm: float, frame: int, first: Pixel, second: Pixel)
     return ScaleEstimate(source, length_mm / found * (unit_mm(run) or 1.0), log_std)
 
 
-def _point(run: Run, frame: int, depth, confidence, at: Pixel) -> tuple[np.ndarray, float]:  # type: ignore[no-untyped-def]
-    """The point (3,) in the camera's frame that a source pixel sees, and the standard deviation of its log depth."""
+def picked_point(run: Run, frame: int, depth, confidence, at: Pixel) -> tuple[np.ndarray, float]:  # type: ignore[no-untyped-def]
+    """The point (3,) in the camera's frame that a source pixel sees, and the standard deviation of its log depth.
+
+    Raises:
+        InputError: a pixel outside the part of the image that was reconstructed, or without depth.
+    """
     if run.camera is None:
         raise InputError(f"the run in '{run.path}' has no camera.json; reconstruct again")
     view = json.loads((run.path / "camera.json").read_text())["view"]
