@@ -397,6 +397,10 @@ def _swap_lines(s: Swap) -> list[str]:
         lines.append(f"  {name:<18}{rms:>12}{median:>9}{part:>8}   {mean:>11}{rmse:>8}")
     kind = "add up" if s.shared > 0 else "cancel"
     lines.append(f"  the two {kind}: their joint mean square differs from the sum by {100 * s.shared:+.0f} %")
+    if s.scale_gap:
+        lines.append(
+            f"  the depth's scale exceeds the path's by {100 * s.scale_gap:+.2f} %; whose error that is stays open"
+        )
     if s.registration is not None:
         lines.append(
             f"  the registration puts the points {s.registration.rms:.3f} mm (RMS) from where the poses put them"

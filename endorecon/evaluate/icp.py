@@ -101,12 +101,12 @@ def icp(
         todo = todo[moved > _STILL * surface.size]
         if not len(todo):
             break
-    _, distance, plane, _ = pairs(points, normals, surface, scale, turn, shift, coarse)
+    q, distance, plane, _ = pairs(points, normals, surface, scale, turn, shift, coarse)
     count = max(int(trim * distance.shape[1]), 1)
-    # the sampled surface is never nearer than its samples, its planes are; a point without partner counts as far off
-    value = np.where(np.isfinite(distance), np.minimum(np.abs(plane), distance), 0.1 * surface.size)
-    kept = np.sort(value, 1)[:, :count]
-    residual, share = np.sqrt((kept**2).mean(1)), np.isfinite(distance).mean(1)
+    share = np.isfinite(distance).mean(1)
+    # The planes of the samples are nearer than the samples; where normals disagree the plane is another wall's.
+    distance = np.where(np.isfinite(distance), np.minimum(np.abs(plane), distance), surface.nearest(q, coarse)[0])
+    residual = np.sqrt((np.sort(distance, 1)[:, :count] ** 2).mean(1))
     return [
         Fitted(Similarity(float(s), r, t), float(e), float(i))
         for s, r, t, e, i in zip(scale, turn, shift, residual, share, strict=True)

@@ -155,8 +155,8 @@ def fit_landmarks(run: Float, ct: Float, with_scale: bool) -> Similarity:
 
 
 def _merit(end: Fitted) -> float:
-    # Distances shrink with the scale, so they are compared at one size.
-    return end.residual / end.fit.scale
+    # Distances shrink with the scale, so they are compared at one size; points whose normals disagree count against.
+    return end.residual / (end.fit.scale * max(end.inlier_share, 0.01) ** 2)
 
 
 def _best(ends: list[Fitted], count: int) -> list[Similarity]:
@@ -179,7 +179,7 @@ def _scales(mesh: Mesh, surface: Surface, with_scale: bool) -> list[float]:
 
 
 def _starts(
-    points: Float, normals: Float, surface: Surface, scales: list[float], rng: np.random.Generator, keep: int = 96
+    points: Float, normals: Float, surface: Surface, scales: list[float], rng: np.random.Generator, keep: int = 64
 ) -> list[Similarity]:
     """The most promising of many places that lay one point of the run, with its normal, on one of the CT."""
     mine = rng.integers(len(points), size=_HYPOTHESES)
@@ -190,7 +190,7 @@ def _starts(
     turn = _frames(n, rng) @ _frames(normals[mine], rng).transpose(0, 2, 1)
     scale = rng.choice(scales, _HYPOTHESES)
     shift = surface.points[theirs] - scale[:, None] * np.einsum("sij,sj->si", turn, points[mine])
-    probe = rng.choice(len(points), 48, replace=False)
+    probe = rng.choice(len(points), 32, replace=False)
     score = np.empty(_HYPOTHESES)
     for begin in range(0, _HYPOTHESES, 2000):
         part = slice(begin, begin + 2000)
@@ -260,7 +260,7 @@ def _alternatives(
     placed = reference.fit.apply(points)
     size = surface.width or float(np.sqrt(((placed - placed.mean(0)) ** 2).sum(1).mean()))
     # below half a per cent of the lumen the sampling of the surfaces decides, not their shape
-    limit = EQUAL * max(_merit(reference), 0.005 * size / reference.fit.scale)
+    limit = EQUAL * max(_merit(reference), 0.005 * size / (reference.fit.scale * reference.inlier_share**2))
     apart = max(3 * reference.residual, 0.1 * size)
     found: list[Alternative] = []
     for end in ends:

@@ -20,14 +20,14 @@ from rendering.mesh import Caster, Mesh, distances_to
 from video_io.camera import Camera
 from video_io.datasets import Truth
 from video_io.errors import InputError
-from video_io.trajectory import Similarity, Trajectory
+from video_io.trajectory import Similarity, Trajectory, align
 
 if TYPE_CHECKING:
     from endorecon.run import Run
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
-_FRAMES = 80  # that are fused, evenly spaced
+_FRAMES, _FUSED = 240, 48  # that are compared, and that are fused: at most so many, evenly spaced
 _PIXELS = 1500  # a frame, of which the displacement is taken
 _SAMPLES = 50_000
 
@@ -76,7 +76,9 @@ class Swap:
             `true/estimated`, `estimated/true`, `estimated/estimated`; None where nothing could be fused.
         registration: displacement between the place that the registration found and the one that the true poses tell.
         frames: frames compared.
-        place: from the run's world to the truth's, by the poses alone.
+        place: from the run's world to the truth's, by its poses. A run that is up to scale has one scale for both, the
+            mean of that of its path and that of its depth, by their certainty.
+        scale_gap: by how much the depth's scale exceeds the path's: whose error that is can't be told; 0 in mm.
         true_depth: where it comes from: `truth`, or `CT seen from the true poses`.
     """
 
@@ -90,6 +92,7 @@ class Swap:
     registration: Displacement | None
     frames: int
     place: Similarity
+    scale_gap: float
     true_depth: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def swap(
     """
     frames = _Frames(run, truth, ct, with_scale)
     stats = {"pose": [], "depth": [], "both": [], "registration": []}  # type: dict[str, list[Float]]
-    for view in frames:
+    for view in frames.views():
         _displacements(view, frames, registered, stats)
     if not any(len(v) for v in stats["both"]):
         raise InputError("no pixel has both true and estimated depth; expected the truth of the same clip")
@@ -151,24 +154,51 @@ def swap(
         registration=Displacement.of(joined["registration"]) if registered else None,
         frames=len(frames.pairs),
         place=frames.place,
+        scale_gap=frames.scale_gap,
         true_depth=frames.true_depth,
     )
 
 
-def place_by_poses(run: Trajectory, truth: Trajectory, with_scale: bool) -> Similarity:
+def place_by_poses(run: Trajectory, truth: Trajectory, points: list[Float], scale: float) -> Similarity:
     """The transform from the run's world to the truth's that fits the poses of the same moments.
 
-    The true poses are taken to the run's and the transform is inverted: the run's are those with errors, and fitted the
-    other way round noise would shrink the scale, which then would be held against the depth.
+    Least squares over what the cameras see: a turn counts by how far it moves those points, not by how long the path
+    happens to be.
+
+    Args:
+        run, truth: N poses each.
+        points: for each pose, what its camera truly sees, (M, 3) in the camera's frame, mm.
+        scale: mm a unit of the run.
     """
-    back = align_poses(truth, run)
-    rotation = back.rotation.T
-    scale = 1 / back.scale if with_scale else 1.0
-    return Similarity(scale, rotation, truth.centres.mean(0) - scale * rotation @ run.centres.mean(0))
+    pairs = zip(run.world_from_cam, truth.world_from_cam, points, strict=True)
+    moved = [(p @ e[:3, :3].T + scale * e[:3, 3], p @ t[:3, :3].T + t[:3, 3]) for e, t, p in pairs]
+    fit = align(np.concatenate([a for a, _ in moved]), np.concatenate([b for _, b in moved]), with_scale=False)
+    return Similarity(scale, fit.rotation, fit.translation)
+
+
+def path_scale(run: Trajectory, truth: Trajectory) -> tuple[float, float]:
+    """mm a unit of the run by its path, and the standard error of its logarithm.
+
+    The true centres are fitted to the run's and not the other way round: the run's are those with errors, and noise
+    would shrink the scale, which then would be held against the depth.
+    """
+    fit = align_poses(truth, run)
+    off = fit.apply(truth.centres) - run.centres
+    spread = np.sqrt(((run.centres - run.centres.mean(0)) ** 2).sum())
+    return 1 / fit.scale, float(np.sqrt((off**2).mean()) / spread)
+
+
+def depth_scale(log_ratios: Float) -> tuple[float, float]:
+    """mm a unit of the run by its depth, and the standard error of its logarithm.
+
+    Args:
+        log_ratios: log of true over estimated depth, the median of each frame, (N,).
+    """
+    return float(np.exp(log_ratios.mean())), float(log_ratios.std() / np.sqrt(len(log_ratios)))
 
 
 class _Frames:
-    """The frames that the run and the truth share, evenly thinned out; iteration starts anew."""
+    """The frames that the run and the truth share, evenly thinned out."""
 
     def __init__(self, run: Run, truth: Truth, ct: Mesh, with_scale: bool) -> None:
         self.record, self.truth, self.caster = RunRecord(run), truth, Caster(ct)
@@ -188,18 +218,47 @@ class _Frames:
         )
         if true.length < 1e-9 or mine.length < 1e-9:
             raise InputError("the camera stands still in the truth or in the run; expected a moving camera")
-        self.place = place_by_poses(mine, true, with_scale)
-        moved = mine.transformed(self.place.matrix, self.place.scale)
         chosen = np.unique(np.linspace(0, len(ours) - 1, min(_FRAMES, len(ours))).astype(int)).tolist()
         self.pairs = [(self.record.indices[ours[i]], int(theirs[i])) for i in chosen]
-        self.poses = [(moved.world_from_cam[i], true.world_from_cam[i]) for i in chosen]
         self.camera = run.camera
         self.true_camera = self.record.view.camera(truth.camera or run.source_camera)
         self.true_depth = "truth" if truth.read_depth else "CT seen from the true poses"
-        self._check_world()
+        true_poses = [true.world_from_cam[i] for i in chosen]
+        self._check_world(true_poses)
+        points = [self._seen(number, pose) for (_, number), pose in zip(self.pairs, true_poses, strict=True)]
+        few = [Trajectory(t.times_ns[chosen], t.world_from_cam[chosen]) for t in (mine, true)]
+        self.scale_gap, scale = 0.0, 1.0
+        if with_scale:
+            (by_path, path_std), (by_depth, depth_std) = path_scale(*few), depth_scale(self._log_ratios(true_poses))
+            self.scale_gap = by_depth / by_path - 1
+            trust = np.maximum([path_std, depth_std], 1e-7) ** -2.0
+            scale = float(np.exp(np.average(np.log([by_path, by_depth]), weights=trust)))
+        self.place = place_by_poses(few[0], few[1], points, scale)
+        moved = few[0].transformed(self.place.matrix, self.place.scale)
+        self.poses = list(zip(moved.world_from_cam, true_poses, strict=True))
 
-    def __iter__(self) -> Iterator[_View]:
-        for (index, number), (estimated, true) in zip(self.pairs, self.poses, strict=True):
+    def _seen(self, number: int, pose: Float, count: int = 300) -> Float:
+        depth = self._true_depth(number, pose)
+        known = np.flatnonzero(depth.ravel() > 0)
+        points = _points(self.true_camera, depth, known[:: -(-len(known) // count) or 1])
+        return points[np.isfinite(points).all(1)]
+
+    def _log_ratios(self, poses: list[Float]) -> Float:
+        """The median log ratio of true and estimated depth of each frame that has both."""
+        found = []
+        for (index, number), pose in zip(self.pairs, poses, strict=True):
+            (depth, confidence), true = self.record.depth(index), self._true_depth(number, pose)
+            both = (confidence > 0) & (depth > 0) & (true > 0) if depth.shape == true.shape else np.zeros(0, bool)
+            if both.any():
+                found.append(np.median(np.log(true[both]) - np.log(depth[both])))
+        if not found:
+            raise InputError("no pixel has both true and estimated depth; expected the truth of the same clip")
+        return np.array(found)
+
+    def views(self, most: int = _FRAMES) -> Iterator[_View]:
+        """The frames, thinned out to `most` of them."""
+        for i in np.unique(np.linspace(0, len(self.pairs) - 1, min(most, len(self.pairs))).astype(int)).tolist():
+            (index, number), (estimated, true) = self.pairs[i], self.poses[i]
             depth, confidence = self.record.depth(index)
             if depth.shape != (self.camera.height, self.camera.width):
                 raise InputError(f"the depth of frame {index} and camera.json differ in size; reconstruct again")
@@ -225,14 +284,14 @@ class _Frames:
         depth = stored[rows.clip(0, stored.shape[0] - 1)][:, columns.clip(0, stored.shape[1] - 1)]
         return np.where(inside[1][:, None] & inside[0][None], np.nan_to_num(depth), 0).astype(np.float32)
 
-    def _check_world(self) -> None:
+    def _check_world(self, poses: list[Float]) -> None:
         """Raise InputError unless the true cameras see the CT where the true depth says that it is."""
         off, seen = [], []
         small = self.true_camera.scaled(max(self.true_camera.width // 4, 8), max(self.true_camera.height // 4, 8))
         for k in np.unique(np.linspace(0, len(self.pairs) - 1, 5).astype(int)).tolist():
-            cast = self.caster.cast(small, self.poses[k][1]).depth
+            cast = self.caster.cast(small, poses[k]).depth
             seen.append(float((cast > 0).mean()))
-            full = self._true_depth(self.pairs[k][1], self.poses[k][1])
+            full = self._true_depth(self.pairs[k][1], poses[k])
             rows = ((np.arange(small.height) + 0.5) * full.shape[0] / small.height).astype(int)
             columns = ((np.arange(small.width) + 0.5) * full.shape[1] / small.width).astype(int)
             true = full[rows][:, columns]
@@ -284,7 +343,7 @@ def _fused(frames: _Frames, ct: Mesh, true_pose: bool, true_depth: bool) -> Dist
     from endorecon.scenes.tsdf import TsdfScene
 
     scene: TsdfScene | None = None
-    for view in frames:
+    for view in frames.views(_FUSED):
         depth = view.true if true_depth else view.estimated
         confidence = (depth > 0).astype(np.float32) if true_depth else view.confidence
         if scene is None:
