@@ -191,7 +191,6 @@ def test_a_run_of_its_own_scale_with_landmarks_and_targets(clip, tmp_path, capsy
     # targets that are exact: what is left is the registration's error, within a mm or so of a colon of decimetres
     assert told["targets"]["worst"] < 3 and told["targets"]["landmarks_mean"] < 1e-3
     assert told["surface"]["median"] < 0.5 and told["swap"]["depth"]["rms"] < 0.3
-    assert abs(told["swap"]["scale_gap"]) < 0.05
     assert [e["pieces"] for e in told["lengths"]] == sorted([e["pieces"] for e in told["lengths"]], reverse=True)
     assert main([*given[:-1], *files[:1], str(tmp_path / "targets.csv"), *files[2:]]) == 2
     assert "is also a landmark" in capsys.readouterr().err
