@@ -474,7 +474,8 @@ def damage(folder: Path, rng: random.Random) -> list[str]:
                 done.append(f"{change.__name__} {path.name}")
                 change(path, folder, rng)
             else:
-                data = path.read_bytes()[:5_000_000]
+                with open(path, "rb") as file:
+                    data = file.read(5_000_000)
                 how = rng.choice(_TEXT if _is_text(data) and rng.random() < 0.75 else _BYTES)
                 done.append(f"{how.__name__} {path.name}")
                 path.write_bytes(how(data, rng))
@@ -650,9 +651,11 @@ def _huge(path: Path, folder: Path, rng: random.Random) -> None:
 
 def _exchanged(path: Path, folder: Path, rng: random.Random) -> None:
     other = rng.choice(sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()))
-    a, b = path.read_bytes(), other.read_bytes()
-    path.write_bytes(b)
-    other.write_bytes(a)
+    aside = path.with_name(".aside")
+    path.rename(aside)
+    if other != path:
+        other.rename(path)
+    aside.rename(other)
 
 
 _BYTES = (_flip, _flip, _head_flip, _number, _number, _cut, _cut_little, _remove, _insert, _repeat, _nothing)

@@ -11,6 +11,7 @@ import numpy as np
 
 from video_io.camera import Camera
 from video_io.errors import InputError
+from video_io.files import parse_json, read_text
 
 KNOWN = "a run's camera.json, an intrinsics.json, OpenCV YAML or XML, or COLMAP's cameras.txt"
 _MATRIX_NAMES = ("camera_matrix", "cameraMatrix", "Camera_Matrix", "CameraMatrix", "K", "M1", "K1", "intrinsic_matrix")
@@ -40,13 +41,13 @@ def read_camera(path: str | Path) -> Camera:
     if not path.is_file():
         raise InputError(f"camera file '{path}' does not exist; give {KNOWN}")
     try:
-        text = path.read_text()
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"camera file '{path}' can't be read as text; give {KNOWN}") from error
+        text = read_text(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"camera file '{path}' can't be read as text ({error}); give {KNOWN}") from error
     start = text.lstrip()[:200]
     try:
         if start.startswith("{"):
-            return _from_json(json.loads(text))
+            return _from_json(parse_json(text))
         if start.startswith(("%YAML", "<?xml", "<opencv_storage", "---")) or path.suffix.lower() in (".yml", ".yaml"):
             return _from_opencv(text)
         if any(model in text for model in _COLMAP_MODELS):

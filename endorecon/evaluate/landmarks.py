@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video_io.errors import InputError
+from video_io.files import read_text
 
 if TYPE_CHECKING:
     from endorecon.run import Run
@@ -23,7 +24,7 @@ _PICKED = ("frame", "u", "v")
 _EXPECTED = (
     "a first line name,x,y,z,ct_x,ct_y,ct_z (points of the run's mesh) or name,frame,u,v,ct_x,ct_y,ct_z (pixels)"
 )
-_MOST_BYTES = 10_000_000
+_MOST_MB = 10
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,13 @@ def read_landmarks(path: str | Path, run: Run) -> Landmarks:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"'{path}' is too large for a file of points; expected {_EXPECTED}")
-        text = path.read_text(encoding="utf-8-sig")
-        lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        lines = [
+            line
+            for line in read_text(path, _MOST_MB).splitlines()
+            if line.strip() and not line.lstrip().startswith("#")
+        ]
         return [{str(k).strip().lower(): v for k, v in row.items() if k is not None} for row in csv.DictReader(lines)]
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"'{path}' can't be read as a CSV file ({error}); expected {_EXPECTED}") from error
 
 

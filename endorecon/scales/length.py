@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from endorecon.run import Run
 from endorecon.scales.base import ScaleEstimate, unit_mm
 from video_io.errors import InputError
+from video_io.files import parse_json, read_text
 
 Pixel = tuple[float, float]
 PICKED_PX = 1.0  # how exactly a point is picked, in source pixels
@@ -58,7 +57,7 @@ def picked_point(run: Run, frame: int, depth, confidence, at: Pixel) -> tuple[np
     """
     if run.camera is None:
         raise InputError(f"the run in '{run.path}' has no camera.json; reconstruct again")
-    view = json.loads((run.path / "camera.json").read_text())["view"]
+    view = parse_json(read_text(run.path / "camera.json"))["view"]
     (x0, y0, w, h), width, height = view["crop"], view["width"], view["height"]
     pixel = np.array([(at[0] - x0) * width / w, (at[1] - y0) * height / h])
     column, row = np.floor(pixel).astype(int)

@@ -13,6 +13,7 @@ import numpy as np
 from video_io.camera_files import read_camera
 from video_io.datasets.base import Depth, Truth, check_count, read_depth_image
 from video_io.errors import InputError
+from video_io.files import read_text
 from video_io.sources.images import natural_key
 from video_io.trajectory import Trajectory
 
@@ -46,7 +47,7 @@ def open(folder: Path) -> Truth:
 
 def _read_poses(path: Path, numbers: list[int]) -> Trajectory:
     """The poses of the images with these numbers: extracts of a sequence keep their numbers and the whole file."""
-    rows = [line.replace(",", " ").split() for line in path.read_text().splitlines() if line.strip()]
+    rows = [line.replace(",", " ").split() for line in read_text(path).splitlines() if line.strip()]
     for number, row in enumerate(rows, 1):
         if len(row) != 16:
             raise InputError(

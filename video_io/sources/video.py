@@ -176,7 +176,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     import av
 
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise InputError(
             f"'{path}' can't be opened as a video ({_plain(error)}); expected a whole MP4, AVI, MKV or MOV file; it is "
