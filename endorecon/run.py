@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from endorecon import __version__
 from video_io.camera import Camera
 from video_io.errors import InputError
-from video_io.files import parse_json, parse_yaml, read_text
+from video_io.files import parse_json, parse_yaml, read_npz, read_text
 from video_io.trajectory import Trajectory
 from video_io.view import View
 
@@ -330,7 +330,7 @@ def read_run(path: str | Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"the run in '{path}' is damaged ({reason}); reconstruct again with --overwrite") from error
-    estimated, note = bool(camera and camera.get("estimated")), str(camera.get("note", "")) if camera else ""
+    estimated, note = (bool(camera.get("estimated")), str(camera.get("note", ""))) if camera else (False, "")
     return Run(path, info, rows, trajectory, working, source, estimated, note)
 
 
@@ -383,8 +383,8 @@ def _depth_name(index: int) -> str:
 def _read_depth(path: Path, index: int) -> tuple[Depth, NDArray[np.float32]]:
     file = path / _depth_name(index)
     try:
-        with np.load(file) as arrays:
-            return arrays["depth"], arrays["confidence"].astype(np.float32)
+        depth, confidence = map(read_npz(file, most_mb=400).__getitem__, ("depth", "confidence"))
+        return depth.astype(np.float32), confidence.astype(np.float32).reshape(depth.reshape(depth.shape[:2]).shape)
     except FileNotFoundError as error:
         raise InputError(f"the run in '{path}' has no depth for frame {index}; frames.csv lists its frames") from error
     except (OSError, ValueError, KeyError) as error:

@@ -5,9 +5,13 @@ What is wrong is a ValueError (or the OSError of a file that can't be opened), f
 
 from __future__ import annotations
 
+import math
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TEXT_MB = 64.0
 
@@ -70,3 +74,44 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def read_npz(path: str | Path, most_mb: float) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file by name; no array may claim more than is there.
+
+    Raises:
+        OSError: it can't be opened.
+        ValueError: it is no such file, too large, or damaged.
+    """
+    import io
+    import zipfile
+    import zlib
+
+    found = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(read_bytes(path, most_mb))) as archive:
+            members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
+            if sum(m.file_size for m in members) > most_mb * 1e6:
+                raise ValueError(f"'{Path(path).name}' unpacks to more than {most_mb:g} MB")
+            for member in members:
+                found[member.filename.removesuffix(".npy")] = _array(archive.read(member))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"'{Path(path).name}' is damaged: {error}") from error
+    return found
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    import io
+
+    import numpy as np
+    from numpy.lib import format as npy
+
+    stream = io.BytesIO(data)
+    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(npy.read_magic(stream))
+    if read_header is None:
+        raise ValueError("an array is of an unknown version")
+    shape, by_columns, dtype = read_header(stream)
+    count = math.prod(shape)
+    if dtype.hasobject or count < 0 or count * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"an array claims {shape} of {dtype}, which is not what follows")
+    return np.frombuffer(data, dtype, count, stream.tell()).reshape(shape, order="F" if by_columns else "C")
