@@ -104,3 +104,22 @@ def test_damaged_text_in_the_head_of_a_video(tmp_path: Path) -> None:
     assert b"a title" in data
     (tmp_path / "a.mkv").write_bytes(data.replace(b"a title", b"\xff title"))
     assert len(list(open_source(tmp_path / "a.mkv").frames())) == 4
+
+
+def test_sizes_without_end_and_sentences_of_sensible_length(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"fx": 1, "fy": 1, "cx": 1, "cy": 1, "width": 1e400, "height": 5}')
+    with pytest.raises(InputError, match="can't be used"):
+        read_camera(tmp_path / "c.json")
+    (tmp_path / "cameras.txt").write_text(f"1 PINHOLE 48 32 {'9' * 5000}x 40 24 16\n")
+    with pytest.raises(InputError, match="can't be used") as caught:
+        read_camera(tmp_path / "cameras.txt")
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "text", ["<opencv_storage><a>&#0;</a></opencv_storage>", "<a>" * 30_000, "%YAML:1.0\n---\n- 1\n"]
+)
+def test_opencv_files_that_are_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yml").write_text(text)
+    with pytest.raises(InputError, match="can't be used"):
+        read_camera(tmp_path / "c.yml")
