@@ -62,7 +62,7 @@ def read_depth_image(path: Path) -> NDArray[np.generic]:
     Raises:
         InputError: the file can't be read, or has 8 bits, which is too coarse to be depth.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    image = _imread(path)
     if image is None:
         raise InputError(f"depth image '{path}' can't be read; expected an intact 16-bit PNG or TIFF; fetch it again")
     if image.dtype == np.uint8:
@@ -78,10 +78,18 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: it can't be read.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    image = _imread(path)
     if image is None:
         raise InputError(f"image '{path}' can't be read; expected an intact picture; fetch it again")
     return image.shape[1], image.shape[0]
+
+
+def _imread(path: Path) -> NDArray[np.generic] | None:
+    # a pipe would block for ever; a header may claim more pixels than memory
+    try:
+        return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    except cv2.error:
+        return None
 
 
 def check_count(folder: Path, images: int, other: int, what: str) -> None:

@@ -28,8 +28,8 @@ def accepts(folder: Path) -> bool:
 def open(folder: Path) -> Truth:
     """Open the folder; see `open_truth`."""
     camera = read_camera(folder / "intrinsics.json")
-    scale = float(parse_json(read_text(folder / "intrinsics.json")).get("depth_scale", DEPTH_SCALE))
-    if not scale > 0:
+    scale = parse_json(read_text(folder / "intrinsics.json")).get("depth_scale", DEPTH_SCALE)
+    if not (isinstance(scale, (int, float)) and scale > 0):
         raise InputError(
             f"'{folder / 'intrinsics.json'}' has depth_scale {scale}; expected stored steps a mm, such as 400"
         )
