@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from endorecon import __version__
 from video_io.camera import Camera
 from video_io.errors import InputError
+from video_io.files import parse_json, parse_yaml, read_npz, read_text
 from video_io.trajectory import Trajectory
 from video_io.view import View
 
@@ -316,20 +317,20 @@ def read_run(path: str | Path) -> Run:
         found = "holds no run.yaml" if path.is_dir() else "is a file" if path.exists() else "does not exist"
         raise InputError(f"'{path}' {found}; give a folder that `endorecon reconstruct` has made")
     try:
-        info = yaml.safe_load((path / "run.yaml").read_text(encoding="utf-8"))
+        info = parse_yaml(read_text(path / "run.yaml"))
         if not isinstance(info, dict) or info.get("format") != FORMAT:
             raise InputError(f"'{path / 'run.yaml'}' is not of format {FORMAT}; reconstruct again with this version")
         rows = _read_frames(path / "frames.csv")
         tum = path / "trajectory.tum"
         trajectory = Trajectory.read_tum(tum) if tum.is_file() else Trajectory(np.zeros(0, int), np.zeros((0, 4, 4)))
-        camera = json.loads((path / "camera.json").read_text()) if (path / "camera.json").is_file() else None
+        camera = parse_json(read_text(path / "camera.json")) if (path / "camera.json").is_file() else None
         working, source = (Camera.from_dict(camera), Camera.from_dict(camera["source"])) if camera else (None, None)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"the run in '{path}' is damaged ({reason}); reconstruct again with --overwrite") from error
-    estimated, note = bool(camera and camera.get("estimated")), str(camera.get("note", "")) if camera else ""
+    estimated, note = (bool(camera.get("estimated")), str(camera.get("note", ""))) if camera else (False, "")
     return Run(path, info, rows, trajectory, working, source, estimated, note)
 
 
@@ -382,8 +383,8 @@ def _depth_name(index: int) -> str:
 def _read_depth(path: Path, index: int) -> tuple[Depth, NDArray[np.float32]]:
     file = path / _depth_name(index)
     try:
-        with np.load(file) as arrays:
-            return arrays["depth"], arrays["confidence"].astype(np.float32)
+        depth, confidence = map(read_npz(file, most_mb=400).__getitem__, ("depth", "confidence"))
+        return depth.astype(np.float32), confidence.astype(np.float32).reshape(depth.reshape(depth.shape[:2]).shape)
     except FileNotFoundError as error:
         raise InputError(f"the run in '{path}' has no depth for frame {index}; frames.csv lists its frames") from error
     except (OSError, ValueError, KeyError) as error:

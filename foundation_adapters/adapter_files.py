@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundation_adapters.adapters import TASKS, adapter_tensors, method_of
 from video_io.errors import InputError
+from video_io.files import parse_json, read_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -224,7 +225,7 @@ def read_card(folder: Path) -> Card:
     if not path.is_file():
         return Card()
     try:
-        told = json.loads(path.read_text())
+        told = parse_json(read_text(path))
         card = Card(**{f.name: told[f.name] for f in fields(Card)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no card of an adapter ({error!r}): copy the adapter's folder again") from error
@@ -242,7 +243,7 @@ def saved_modules(folder: Path) -> set[str]:
     """
     path = folder.expanduser() / CONFIG
     try:
-        return set(json.loads(path.read_text()).get("modules_to_save") or ())
+        return set(parse_json(read_text(path)).get("modules_to_save") or ())
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is no configuration of an adapter ({_line(error)}): copy the adapter's folder again"
@@ -319,7 +320,7 @@ def _inject(network: nn.Module, folder: Path, adapter: str, card: Card, base: st
     try:
         from peft import PeftConfig, get_peft_model
 
-        kind = json.loads((folder / CONFIG).read_text())["peft_type"]
+        kind = parse_json(read_text(folder / CONFIG))["peft_type"]
         config = PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from video_io.errors import InputError
+from video_io.files import parse_json, read_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +37,7 @@ def kind(model: str) -> str:
     folder = Path(model).expanduser()
     if folder.is_dir():
         try:
-            return str(json.loads((folder / "config.json").read_text())["model_type"])
+            return str(parse_json(read_text(folder / "config.json"))["model_type"])
         except (OSError, ValueError, KeyError, TypeError):
             return "depth_anything"  # whose loader says what is wrong with the folder
     return next((kind for part, kind in _KINDS if part in model.lower()), "depth_anything")
@@ -52,8 +53,8 @@ def licence_of(model: str, known: dict[str, str]) -> str:
     if not folder.is_dir():
         return known.get(model.lower(), UNKNOWN_LICENCE)
     try:
-        front = _FRONT_MATTER.match((folder / "README.md").read_text())
-    except (OSError, UnicodeDecodeError):
+        front = _FRONT_MATTER.match(read_text(folder / "README.md"))
+    except (OSError, ValueError):
         front = None
     told = dict(re.findall(r"^(license|license_name): *[\"']?([^\s\"']+)", front[1], re.MULTILINE)) if front else {}
     if told.get("license") not in (None, "other"):
@@ -118,7 +119,7 @@ def _check_folder(folder: Path, classes: dict[str, str], family: str) -> None:
         held = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
         raise InputError(f"{folder} holds {held}: expected config.json and model.safetensors of a {family} checkpoint")
     try:
-        found = json.loads(config.read_text()).get("model_type")
+        found = parse_json(read_text(config)).get("model_type")
     except json.JSONDecodeError as error:
         raise InputError(f"{config} is not JSON ({error}): download the checkpoint again") from error
     if found not in classes:

@@ -12,9 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from video_io.camera import Camera
 from video_io.errors import InputError
+from video_io.files import read_bytes
 
 Float = NDArray[np.float64]
 _FACES_AT_ONCE = 50_000
+_MOST_MB = 1000  # of a mesh's file
 
 
 @dataclass(frozen=True)
@@ -162,21 +164,21 @@ def read_ply(path: Path) -> Mesh:
     if not data.startswith(b"ply") or end < 0:
         raise InputError(f"{path} is no PLY file: it does not start with a PLY header; give a mesh as .ply")
     header = data[:end].decode("ascii", "replace").split("\n")
-    body = data[data.index(b"\n", end) + 1 :]
-    form = next((line.split()[1] for line in header if line.startswith("format")), "")
     elements: list[tuple[str, int, list[list[str]]]] = []
-    for line in header:
-        words = line.split()
-        if words[:1] == ["element"]:
-            elements.append((words[1], int(words[2]), []))
-        elif words[:1] == ["property"]:
-            elements[-1][2].append(words[1:])
     try:
+        body = data[data.index(b"\n", end) + 1 :]
+        form = next((line.split()[1] for line in header if line.startswith("format")), "")
+        for line in header:
+            words = line.split()
+            if words[:1] == ["element"]:
+                elements.append((words[1], int(words[2]), []))
+            elif words[:1] == ["property"]:
+                elements[-1][2].append(words[1:])
         tables = _read_elements(elements, form, body)
         vertex, face = tables["vertex"], tables.get("face")
         corners = np.empty((0, 3), np.int32) if face is None else face["corners"].astype(np.int32)
         return _from_columns(vertex, corners)
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, OverflowError) as error:
         raise InputError(
             f"{path} can't be read as a triangle mesh ({error}); expected a complete PLY file whose faces are triangles"
         ) from error
@@ -191,27 +193,30 @@ def read_mesh(path: Path) -> Mesh:
     path = Path(path)
     if path.suffix.lower() == ".ply":
         return read_ply(path)
-    _read_bytes(path, 1)
+    data = _read_bytes(path)
+    import io
+
     import trimesh
 
     try:
-        loaded = trimesh.load(path, force="mesh", process=False)
+        # from memory: a file can't make the reader open others
+        kind = path.suffix.lower().lstrip(".")
+        loaded = trimesh.load(io.BytesIO(data), file_type=kind, force="mesh", process=False)
+        return Mesh(np.asarray(loaded.vertices), np.asarray(loaded.faces))
     except Exception as error:  # trimesh raises whatever its readers raise
-        raise InputError(f"{path} can't be read as a mesh ({error}); give a .ply or .obj file") from error
-    return Mesh(np.asarray(loaded.vertices), np.asarray(loaded.faces))
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path} can't be read as a mesh ({reason}); give an .stl, .ply or .obj file") from error
 
 
-def _read_bytes(path: Path, size: int = -1) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read(size)
-    except OSError as error:
-        raise InputError(f"the mesh {path} can't be opened ({error.strerror}); check the path") from error
+        return read_bytes(path, _MOST_MB)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"the mesh {path} can't be opened ({reason}); check the path") from error
 
 
-def _read_elements(
-    elements: list[tuple[str, int, list[list[str]]]], form: str, body: bytes
-) -> dict[str, np.ndarray]:
+def _read_elements(elements: list[tuple[str, int, list[list[str]]]], form: str, body: bytes) -> dict[str, np.ndarray]:
     """Each element's table; the list of a face becomes the columns `count` and `corners`."""
     order = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "<"}[form]
     tables, at = {}, 0

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from video_io.calibrations import COLMAP_MODELS, calibu_camera, colmap_camera
 from video_io.camera import Camera
 from video_io.errors import InputError
+from video_io.files import parse_json, parse_yaml, read_text
 
 KNOWN = "a run's camera.json, an intrinsics.json, OpenCV YAML or XML, calibu's XML, or COLMAP's cameras.txt"
 _MATRIX_NAMES = ("camera_matrix", "cameraMatrix", "Camera_Matrix", "CameraMatrix", "K", "M1", "K1", "intrinsic_matrix")
@@ -41,21 +42,21 @@ def read_camera(path: str | Path) -> Camera:
     if not path.is_file():
         raise InputError(f"camera file '{path}' does not exist; give {KNOWN}")
     try:
-        text = path.read_text()
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"camera file '{path}' can't be read as text; give {KNOWN}") from error
+        text = read_text(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"camera file '{path}' can't be read as text ({error}); give {KNOWN}") from error
     start = text.lstrip()[:200]
     try:
         if start.startswith("{"):
-            return _from_json(json.loads(text))
+            return _from_json(parse_json(text))
         if "<camera_model" in text:
             return calibu_camera(text)
         if start.startswith(("%YAML", "<?xml", "<opencv_storage", "---")) or path.suffix.lower() in (".yml", ".yaml"):
             return _from_opencv(text)
         if any(model in text for model in (*COLMAP_MODELS, "THIN_PRISM_FISHEYE")):
             return _from_colmap(text)
-    except (ValueError, TypeError, cv2.error) as error:
-        reason = "it can't be parsed" if isinstance(error, cv2.error) else str(error).strip().splitlines()[0]
+    except (ValueError, TypeError, OverflowError) as error:
+        reason = str(error).strip().splitlines()[0]
         raise InputError(f"camera file '{path}' can't be used: {reason}; expected {KNOWN}") from error
     raise InputError(f"camera file '{path}' is of no known kind (it begins '{start[:30].strip()}'); give {KNOWN}")
 
@@ -79,61 +80,65 @@ def _from_json(values: Any) -> Camera:
 
 
 def _from_opencv(text: str) -> Camera:
-    if not text.lstrip().startswith(("%YAML", "<")):
-        text = "%YAML:1.0\n---\n" + text  # ROS leaves out the head that OpenCV's reader wants
-    storage = cv2.FileStorage()
-    if not storage.open(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY):
-        raise ValueError("it is no OpenCV storage")
-    try:
-        matrix, distortion = _matrix(storage, _MATRIX_NAMES), _matrix(storage, _DISTORTION_NAMES)
-        width, height = _whole(storage, _WIDTH_NAMES), _whole(storage, _HEIGHT_NAMES)
-        if width is None and not (node := storage.getNode("image_size")).empty():
-            width, height = (int(node.at(i).real()) for i in range(2))
-        if matrix is None or matrix.size != 9:
-            raise ValueError(f"it has no 3 x 3 camera matrix (looked for {', '.join(_MATRIX_NAMES[:3])}, ...)")
-        fisheye = _says_fisheye(storage)
-    finally:
-        storage.release()
-    given = np.zeros(0) if distortion is None else distortion.ravel()
+    # Read without OpenCV's own reader, which damaged files bring to crash the program.
+    nodes = _xml_nodes(text) if text.lstrip().startswith("<") else _yaml_nodes(text)
+    matrix, distortion = _matrix(nodes, _MATRIX_NAMES), _matrix(nodes, _DISTORTION_NAMES)
+    width, height = _first(nodes, _WIDTH_NAMES), _first(nodes, _HEIGHT_NAMES)
+    if width is None and (size := _numbers(nodes.get("image_size"))).size >= 2:
+        width, height = size[:2]
+    if matrix is None or matrix.size != 9:
+        raise ValueError(f"it has no 3 x 3 camera matrix (looked for {', '.join(_MATRIX_NAMES[:3])}, ...)")
+    given = np.zeros(0) if distortion is None else distortion
+    fisheye = _says_fisheye(nodes)
     if not fisheye and given.size > 5 and not np.any(given[5:]):
         given = given[:5]
-    return Camera.from_opencv(_size(width), _size(height), matrix, given, fisheye=fisheye)
+    return Camera.from_opencv(_size(width), _size(height), matrix.reshape(3, 3), given, fisheye=fisheye)
 
 
-def _says_fisheye(storage: cv2.FileStorage) -> bool:
+def _yaml_nodes(text: str) -> dict[str, Any]:
+    """The nodes of a YAML file: OpenCV's head and its types are no YAML and are left out; ROS writes neither."""
+    lines = [line for line in text.splitlines() if not line.startswith("%")]
+    nodes = parse_yaml(re.sub(r"!!opencv-matrix\b", "", "\n".join(lines)))
+    if not isinstance(nodes, dict):
+        raise ValueError("it is no OpenCV storage")
+    return nodes
+
+
+def _xml_nodes(text: str) -> dict[str, Any]:
+    import xml.etree.ElementTree as ET
+
+    try:
+        root = ET.fromstring(text.lstrip())
+    except (ET.ParseError, RecursionError) as error:
+        raise ValueError(f"it is no OpenCV storage: {error}") from error
+    return {n.tag: {part.tag: part.text for part in n} if len(n) else (n.text or "").strip() for n in root}
+
+
+def _says_fisheye(nodes: dict[str, Any]) -> bool:
     for name in ("fisheye", "fisheye_model", "is_fisheye", "calibration_is_fisheye"):
-        node = storage.getNode(name)
-        if not node.empty():
-            return bool(node.real()) if not node.isString() else node.string().lower() in ("1", "true", "yes")
+        if (value := nodes.get(name)) is not None:
+            return str(value).lower() in ("true", "yes") or bool(np.any(_numbers(value)))
     for name in ("model", "camera_model", "distortion_model"):
-        node = storage.getNode(name)
-        if not node.empty() and node.isString():
-            value = node.string().lower()
-            return "fisheye" in value or value in ("equidistant", "kannala_brandt")
+        if isinstance(value := nodes.get(name), str):
+            return "fisheye" in value.lower() or value.lower() in ("equidistant", "kannala_brandt")
     return False
 
 
-def _matrix(storage: cv2.FileStorage, names: tuple[str, ...]) -> np.ndarray | None:
-    for name in names:
-        node = storage.getNode(name)
-        if node.empty():
-            continue
-        if node.isMap():
-            data = node.getNode("data")
-            if node.getNode("dt").empty() and not data.empty():  # ROS: rows, cols, data, no element type
-                return np.array([data.at(i).real() for i in range(data.size())])
-            return node.mat()
-        if node.isSeq():
-            return np.array([node.at(i).real() for i in range(node.size())])
-    return None
+def _matrix(nodes: dict[str, Any], names: tuple[str, ...]) -> np.ndarray | None:
+    """The numbers of the first of these nodes that is there, row by row."""
+    value = _first(nodes, names)
+    if value is None:
+        return None
+    return _numbers(value.get("data") if isinstance(value, dict) else value)
 
 
-def _whole(storage: cv2.FileStorage, names: tuple[str, ...]) -> int | None:
-    for name in names:
-        node = storage.getNode(name)
-        if not node.empty() and (node.isInt() or node.isReal()):
-            return int(node.real())
-    return None
+def _numbers(value: Any) -> np.ndarray:
+    """A flat array of a number, a list (of lists) or a text of numbers; empty where it is something else."""
+    words = value.split() if isinstance(value, str) else value
+    try:
+        return np.array(words, float).ravel()
+    except (TypeError, ValueError):
+        return np.zeros(0)
 
 
 def _from_colmap(text: str) -> Camera:

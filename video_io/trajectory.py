@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from video_io.files import read_text
+
 Float = NDArray[np.float64]
 
 
@@ -78,7 +80,7 @@ class Trajectory:
         from scipy.spatial.transform import Rotation
 
         rows = []
-        for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        for number, line in enumerate(read_text(path).splitlines(), 1):
             text = line.split("#")[0].split()
             if not text:
                 continue

@@ -21,7 +21,9 @@ def named_input(given: Path) -> tuple[Path, str]:
     if str(given) == DEMO and not given.exists():
         return Path(__file__).parents[1] / "demo" / "colon.mp4", DEMO
     path = given.expanduser()
-    return path, (path.name if path.is_dir() else path.stem) or path.resolve().name
+    name = path.name if path.is_dir() else path.stem
+    # '...mp4' would name the folder above the runs
+    return path, name if name.strip(".") else path.resolve().name.strip(".") or "input"
 
 
 class Bars:

@@ -28,6 +28,8 @@ class Evaluate:
     or a file of poses or a mesh."""
     truth: tuple[Path, ...] = ()
     """Folders with the truth, in any layout that is known (docs/datasets.md): one for all runs, or one for each."""
+    ct: File = None
+    """A CT's surface instead, mm: the error budget, as `endorecon budget` tells it (which has more options)."""
     protocol: tuple[str, ...] = ()
     """Protocols of published papers, printed beside the corrected figures; `list` tells which there are."""
     depth: Folder = None
@@ -64,6 +66,8 @@ class Evaluate:
 
 def run(command: Evaluate) -> int:
     """Run the command; returns the exit code."""
+    if command.ct is not None:
+        return _budget(command)
     from endorecon.evaluate.open import open_cases
     from endorecon.evaluate.predictions import Files
     from endorecon.evaluate.protocols import listing
@@ -93,6 +97,15 @@ def run(command: Evaluate) -> int:
     else:
         print(text(result))
     return OK
+
+
+def _budget(command: Evaluate) -> int:
+    from endorecon.commands.budget import Budget, run
+    from video_io.errors import InputError
+
+    if len(command.run) != 1 or len(command.truth) > 1 or command.ct is None:
+        raise InputError(f"--ct was given with {len(command.run)} runs; expected one run and at most one --truth")
+    return run(Budget(command.run[0], command.ct, truth=next(iter(command.truth), None), json=command.json))
 
 
 def _write(path: Path, content: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from endorecon.evaluate.trajectory import TrajectoryErrors, match, trajectory_er
 from rendering.mesh import Mesh, read_mesh
 from video_io.datasets import Truth, open_truth
 from video_io.errors import InputError
+from video_io.files import parse_json, read_text
 from video_io.trajectory import Trajectory
 from video_io.view import View
 
@@ -266,7 +266,7 @@ class RunRecord:
 
 def _read_view(path: Path) -> View:
     try:
-        v = json.loads(path.read_text())["view"]
+        v = parse_json(read_text(path))["view"]
         x, y, w, h = (int(n) for n in v["crop"])
         return View(int(v["source_width"]), int(v["source_height"]), (x, y, w, h), int(v["width"]), int(v["height"]))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -20,6 +20,7 @@ from endorecon.tracking.given import GivenPoses
 from video_io.camera import Camera
 from video_io.clip import Clip
 from video_io.errors import InputError
+from video_io.files import read_text
 from video_io.sources.base import Source
 from video_io.sources.images import ImageFolder
 
@@ -31,6 +32,7 @@ KNOWN = (
     "images.txt"
 )
 PROBES = 24
+MOST_MB = 500  # COLMAP's images.txt lists every feature
 LEAST_SHARE = 0.5  # of the clip's frames that have a pose; fewer mean poses of another clip
 NEAR = 0.1  # a pose this near in time, in frame intervals, is the frame's; between two others it is interpolated,
 MOST_GAP = 3.5  # if those lie no further apart than this many frame intervals and
@@ -86,9 +88,9 @@ def _bad(path: Path, what: str) -> InputError:
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """The values of each line that has some, with the line's number."""
     try:
-        text = path.read_text()
-    except (UnicodeDecodeError, OSError) as error:
-        raise _bad(path, "it can't be read as text") from error
+        text = read_text(path, MOST_MB)
+    except (ValueError, OSError) as error:
+        raise _bad(path, f"it can't be read as text ({error})") from error
     split = [(n, line.split("#")[0].replace(",", " ").split()) for n, line in enumerate(text.splitlines(), 1)]
     if not (rows := [(n, values) for n, values in split if values]):
         raise _bad(path, "it is empty")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from endorecon.run import Run
 from endorecon.scales.base import ScaleEstimate, unit_mm
 from video_io.errors import InputError
+from video_io.files import parse_json, read_text
 
 Pixel = tuple[float, float]
 PICKED_PX = 1.0  # how exactly a point is picked, in source pixels
@@ -38,7 +37,7 @@ def measure(run: Run, length_mm: float, frame: int, first: Pixel, second: Pixel)
             "has a unit of its own; pick the points in a frame of that one"
         )
     depth, confidence = run.depth(frame)
-    points, errors = zip(*(_point(run, frame, depth, confidence, p) for p in (first, second)), strict=True)
+    points, errors = zip(*(picked_point(run, frame, depth, confidence, p) for p in (first, second)), strict=True)
     found = float(np.linalg.norm(points[0] - points[1]))
     apart = float(np.hypot(first[0] - second[0], first[1] - second[1]))
     if apart < 2 * PICKED_PX or found <= 0:
@@ -50,11 +49,15 @@ def measure(run: Run, length_mm: float, frame: int, first: Pixel, second: Pixel)
     return ScaleEstimate(source, length_mm / found * (unit_mm(run) or 1.0), log_std)
 
 
-def _point(run: Run, frame: int, depth, confidence, at: Pixel) -> tuple[np.ndarray, float]:  # type: ignore[no-untyped-def]
-    """The point (3,) in the camera's frame that a source pixel sees, and the standard deviation of its log depth."""
+def picked_point(run: Run, frame: int, depth, confidence, at: Pixel) -> tuple[np.ndarray, float]:  # type: ignore[no-untyped-def]
+    """The point (3,) in the camera's frame that a source pixel sees, and the standard deviation of its log depth.
+
+    Raises:
+        InputError: a pixel outside the part of the image that was reconstructed, or without depth.
+    """
     if run.camera is None:
         raise InputError(f"the run in '{run.path}' has no camera.json; reconstruct again")
-    view = json.loads((run.path / "camera.json").read_text())["view"]
+    view = parse_json(read_text(run.path / "camera.json"))["view"]
     (x0, y0, w, h), width, height = view["crop"], view["width"], view["height"]
     pixel = np.array([(at[0] - x0) * width / w, (at[1] - y0) * height / h])
     column, row = np.floor(pixel).astype(int)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,3 +203,15 @@ def test_sinus_folders_that_are_incomplete(tmp_path: Path) -> None:
     (folder / "motion.yaml").write_text("poses[]:\n  poses[0]: 3\n")
     with pytest.raises(InputError, match=r"does not hold the 2 poses poses\[0\]"):
         open_truth(folder)
+
+
+def test_depth_that_is_a_pipe_and_a_scale_that_is_a_list(tmp_path: Path) -> None:
+    truth = open_truth(_phantom(tmp_path))
+    (tmp_path / "depth" / "0001.png").unlink()
+    os.mkfifo(tmp_path / "depth" / "0001.png")
+    with pytest.raises(InputError, match="can't be read"):
+        truth.depth(1)
+    told = json.loads((tmp_path / "intrinsics.json").read_text())
+    (tmp_path / "intrinsics.json").write_text(json.dumps({**told, "depth_scale": [400]}))
+    with pytest.raises(InputError, match="expected stored steps a mm"):
+        open_truth(tmp_path)

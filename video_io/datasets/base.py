@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from video_io.camera import Camera
 from video_io.errors import InputError
+from video_io.files import read_text
 from video_io.footage import Footage
 from video_io.sources.images import SUFFIXES, natural_key
 from video_io.stereo import Pairs
@@ -121,7 +122,7 @@ def read_depth_image(path: Path, least_bits: int = 16) -> NDArray[np.generic]:
     Raises:
         InputError: the file can't be read, or has 8 bits where 16 are expected, which is too coarse to be depth.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    image = _imread(path)
     if image is None:
         raise InputError(f"depth image '{path}' can't be read; expected an intact 16-bit PNG or TIFF; fetch it again")
     if image.dtype == np.uint8 and least_bits > 8:
@@ -187,7 +188,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: it can't be read.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    image = _imread(path)
     if image is None:
         raise InputError(f"image '{path}' can't be read; expected an intact picture; fetch it again")
     return image.shape[1], image.shape[0]
@@ -208,9 +209,9 @@ def numbers_in(path: Path, expected: str) -> Iterator[tuple[int, list[float]]]:
         InputError: the file is missing, or a line has something else on it.
     """
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no text"
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"'{path}' can't be read ({reason}); expected {expected}; complete the folder") from error
     for number, line in enumerate(lines, 1):
         words = line.split("#")[0].replace(",", " ").replace(";", " ").split()
@@ -257,6 +258,14 @@ def matrix_in(path: Path) -> NDArray[np.float64]:
     if not (matrix[0, 0] > 0 and matrix[1, 1] > 0 and abs(matrix[2, 2] - 1) < 1e-6):
         raise InputError(f"'{path}' holds {matrix.ravel().tolist()}; expected {expected} fx 0 cx, 0 fy cy, 0 0 1")
     return matrix
+
+
+def _imread(path: Path) -> NDArray[np.generic] | None:
+    # a pipe would block for ever; a header may claim more pixels than memory
+    try:
+        return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    except cv2.error:
+        return None
 
 
 def check_count(folder: Path, images: int, other: int, what: str) -> None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from video_io.camera import Camera
 from video_io.datasets.base import Depth, Truth, check_count, image_size
 from video_io.errors import InputError
+from video_io.files import parse_yaml, read_text
 from video_io.trajectory import Trajectory
 
 FPS = 30.0  # the poses carry no times; a folder of images runs at this rate as well
@@ -71,7 +71,7 @@ def _floats(path: Path, least: int) -> list[float]:
 
 def _words(path: Path) -> list[str]:
     try:
-        return path.read_text().split()
+        return read_text(path).split()
     except OSError as error:
         raise InputError(f"'{path}' can't be read ({error.strerror}); complete the folder") from error
 
@@ -80,11 +80,11 @@ def _poses(path: Path, count: int) -> np.ndarray:
     from scipy.spatial.transform import Rotation
 
     try:
-        told = yaml.safe_load(path.read_text())["poses[]"]
+        told = parse_yaml(read_text(path))["poses[]"]
         rows = [told[f"poses[{k}]"] for k in range(count)]
         position = np.array([[float(r["position"][a]) for a in "xyz"] for r in rows])
         quaternion = np.array([[float(r["orientation"][a]) for a in "xyzw"] for r in rows])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"'{path}' does not hold the {count} poses poses[0], poses[1], ... that visible_view_indexes tells of "
             f"({error}); complete the folder"
@@ -95,7 +95,7 @@ def _poses(path: Path, count: int) -> np.ndarray:
 
 
 def _points(path: Path) -> np.ndarray:
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = read_text(path).splitlines() if path.is_file() else []
     try:
         count = next(int(line.split()[2]) for line in lines if line.startswith("element vertex"))
         body = lines[lines.index("end_header") + 1 :][:count]

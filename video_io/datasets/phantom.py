@@ -6,7 +6,6 @@ otherwise, 0 = none), poses.txt (TUM, camera-to-world, mm), intrinsics.json, mes
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from video_io.camera_files import read_camera
 from video_io.datasets.base import Depth, Truth, check_count, read_depth_image
 from video_io.errors import InputError
+from video_io.files import parse_json, read_text
 from video_io.sources.images import SUFFIXES, natural_key
 from video_io.trajectory import Trajectory
 
@@ -28,8 +28,8 @@ def accepts(folder: Path) -> bool:
 def open(folder: Path) -> Truth:
     """Open the folder; see `open_truth`."""
     camera = read_camera(folder / "intrinsics.json")
-    scale = float(json.loads((folder / "intrinsics.json").read_text()).get("depth_scale", DEPTH_SCALE))
-    if not scale > 0:
+    scale = parse_json(read_text(folder / "intrinsics.json")).get("depth_scale", DEPTH_SCALE)
+    if not (isinstance(scale, (int, float)) and scale > 0):
         raise InputError(
             f"'{folder / 'intrinsics.json'}' has depth_scale {scale}; expected stored steps a mm, such as 400"
         )

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from video_io.camera import Camera
 from video_io.errors import InputError
+from video_io.files import read_bytes
 from video_io.frame import Frame
+
+_MOST_MB = 1000  # of an image file
 
 
 @runtime_checkable
@@ -76,7 +79,7 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         ValueError: with the reason, when the file is empty, cut short, not an image, or holds depth.
     """
-    data = path.read_bytes()
+    data = read_bytes(path, _MOST_MB)
     if not data:
         raise ValueError("the file is empty")
     # Decoders fill what is missing with grey and say nothing, so the end marks are looked for here.
@@ -84,7 +87,10 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
         raise ValueError("the JPEG file is cut short")
     if data[:4] == b"\x89PNG" and b"IEND" not in data[-4096:]:
         raise ValueError("the PNG file is cut short")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:  # more pixels than memory, by what its header says
+        raise ValueError("the file can't be decoded as an image") from error
     if image is None:
         raise ValueError("the file can't be decoded as an image")
     if image.dtype == np.uint16:

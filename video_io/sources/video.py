@@ -192,7 +192,7 @@ def _opened(path: Path, content: Callable[[], IO[bytes]] | None = None) -> Itera
 
     try:
         # Titles and comments may be in any encoding; they are not used.
-        container = av.open(content() if content else str(path), metadata_errors="ignore")
+        container = av.open(content() if content else str(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise InputError(
             f"'{path}' can't be opened as a video ({_plain(error)}); expected a whole MP4, AVI, MKV or MOV file; it is "
