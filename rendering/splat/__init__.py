@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from rendering.splat._workers import set_threads, share, threads
 from video_io.errors import InputError
+
+__all__ = ["Layers", "backends", "find_backend", "rasterize", "set_threads", "share", "threads"]
 
 if TYPE_CHECKING:
     from torch import Tensor

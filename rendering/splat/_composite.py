@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from rendering.splat._simd import (
+from rendering.simd import (
     both,
     choose,
     exp2,
