@@ -1,9 +1,10 @@
 """How fast Gaussians are rendered and trained on the CPU, against PyTorch and against a plain loop; how good they get.
 
     python tools/bench_splats.py                     # the table of speed
-    python tools/bench_splats.py --clips DIR --minutes 2 5      # traced clips with true poses: PSNR, SSIM, depth
+    python tools/bench_splats.py --clips DIR     # traced clips with their true poses: PSNR, SSIM, depth
 
-Everything is timed in one process, by turns, and the shortest of some repeats counts; ratios hold on a busy machine too.
+Everything is timed in one process, by turns, and the shortest of some repeats counts; on a busy machine --cpu-time with
+one thread gives the ratios.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What tools/bench_splats.py compares the rasteriser with: a fair one in PyTorch, and a plain loop over pixels in numba."""
+"""What tools/bench_splats.py compares the rasteriser with: one in PyTorch, and a plain loop over pixels in numba."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def plain_forward(features: int) -> Any:
 
 
 def plain_backward(features: int) -> Any:
-    """The same for `_composite.backward_kernel`: tiles are shared among threads, a tile's pixels are walked one by one."""
+    """The same for `_composite.backward_kernel`: tiles are shared among threads, their pixels are walked one by one."""
 
     @njit(nogil=True, cache=True, error_model="numpy")
     def gradient(

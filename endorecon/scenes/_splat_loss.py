@@ -1,6 +1,7 @@
 """The loss of a rendered frame and its gradient, fused: L1 and D-SSIM of the colours, depth, and what stays open.
 
-Colours are compared after the frame's own exposure and white balance, a gain and an offset a channel. SSIM as in 3DGS:
+Colours are compared as the frame shows them: lit by what moves with the camera, a factor a pixel, and after the frame's
+own exposure and white balance, a gain and an offset a channel. SSIM as in 3DGS:
 a Gaussian window of 11 pixels, standard deviation 1.5, nothing beyond the border (Wang et al., IEEE TIP 2004); its
 gradient by the three windowed sums over again, as fused-ssim does (Mallick et al., "Taming 3DGS", 2024).
 """
@@ -44,6 +45,7 @@ class Loss:
     g_color: Floats
     g_alpha: Floats
     g_depth: Floats
+    g_light: Floats
     g_gain: Floats
     g_offset: Floats
 
@@ -62,12 +64,12 @@ def _taps(a, i, step):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def shown_colours(start, end, color, gain, offset, target, use, out):  # type: ignore[no-untyped-def]
-    """Write the rows `start` to `end` of the colours as the frame shows them, (3, H, S); unused ones like the target."""
+def shown_colours(start, end, color, light, gain, offset, target, use, out):  # type: ignore[no-untyped-def]
+    """Write the rows `start` to `end` of the colours as the frame shows them, (3, H, S); like the target if unused."""
     for v in range(start, end):
         for u in range(color.shape[1]):
             for c in range(3):
-                out[c, v, u] = gain[c] * color[v, u, c] + offset[c] if use[v, u] else target[c, v, u]
+                out[c, v, u] = gain[c] * light[v, u] * color[v, u, c] + offset[c] if use[v, u] else target[c, v, u]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -148,8 +150,8 @@ def ssim_gradient(start, end, x, y, height, stride, slopes, scale, out):  # type
 
 @njit(nogil=True, cache=True, fastmath=True)
 def pixel_gradient(
-    start, end, color, alpha, depth, x, y, use, measured, confidence, gain, g_ssim, l1, by_depth, by_alpha, g_color,
-    g_alpha, g_depth, sums,
+    start, end, color, alpha, depth, x, y, use, measured, confidence, light, gain, g_ssim, l1, by_depth, by_alpha,
+    g_color, g_alpha, g_depth, g_light, sums,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Gradients of the rows `start` to `end`; adds to `sums`: L1, depth error, opening, gains (3), offsets (3).
 
@@ -157,7 +159,7 @@ def pixel_gradient(
     """
     for v in range(start, end):
         for u in range(color.shape[1]):
-            g_alpha[v, u], g_depth[v, u] = 0.0, 0.0
+            g_alpha[v, u], g_depth[v, u], g_light[v, u] = 0.0, 0.0, 0.0
             if not use[v, u]:
                 g_color[v, u, 0], g_color[v, u, 1], g_color[v, u, 2] = 0.0, 0.0, 0.0
                 continue
@@ -165,9 +167,10 @@ def pixel_gradient(
                 off = x[c, v, u] - y[c, v, u]
                 g = g_ssim[c, v, u] + (l1 if off > 0 else -l1)
                 sums[0] += abs(off)
-                sums[3 + c] += g * color[v, u, c]
+                sums[3 + c] += g * light[v, u] * color[v, u, c]
                 sums[6 + c] += g
-                g_color[v, u, c] = g * gain[c]
+                g_color[v, u, c] = g * gain[c] * light[v, u]
+                g_light[v, u] += g * gain[c] * color[v, u, c]
             sums[2] += 1 - alpha[v, u]
             g_alpha[v, u] = -by_alpha
             weight = confidence[v, u]
@@ -187,7 +190,7 @@ def padded(rgb: NDArray[np.uint8]) -> Floats:
 
 def frame_loss(
     color: Floats, alpha: Floats, depth: Floats, target: Floats, use: NDArray[np.bool_], measured: Floats,
-    confidence: Floats, gain: Floats, offset: Floats, weights: Weights,
+    confidence: Floats, light: Floats, gain: Floats, offset: Floats, weights: Weights,
 ) -> Loss:  # fmt: skip
     """The loss of one frame.
 
@@ -195,6 +198,7 @@ def frame_loss(
         color: (H, W, 3), alpha, depth: (H, W) as rendered.
         target: (3, H, S) the frame's colours in [0, 1], as `padded` makes them. use: (H, W) the pixels that count.
         measured, confidence: (H, W) depth, and how far it is believed, 0 where there is none.
+        light: (H, W) the factor that each pixel's colours are seen with.
         gain, offset: (3,) of the frame's exposure and white balance.
     """
     (h, w), stride = alpha.shape, target.shape[2]
@@ -202,7 +206,7 @@ def frame_loss(
     x, g_ssim, slopes = np.zeros_like(target), np.empty_like(target), np.empty((3, *target.shape), np.float32)
     flat = x.reshape(-1), target.reshape(-1)
     rows = lambda i, of: (h * i // of, h * (i + 1) // of)  # noqa: E731
-    share(lambda i, of: shown_colours(*rows(i, of), color, gain, offset, target, use, x), workers)
+    share(lambda i, of: shown_colours(*rows(i, of), color, light, gain, offset, target, use, x), workers)
     ssim = sum(share(lambda i, of: ssim_maps(*rows(i, of), *flat, h, w, stride, slopes.reshape(-1)), workers))
     scale = np.float32(-weights.ssim / (3 * number))
     share(
@@ -211,17 +215,14 @@ def frame_loss(
         ),
         workers,
     )  # fmt: skip
-    g_color, g_alpha, g_depth = (
-        np.empty((h, w, 3), np.float32),
-        np.empty((h, w), np.float32),
-        np.empty((h, w), np.float32),
-    )
+    g_color = np.empty((h, w, 3), np.float32)
+    g_alpha, g_depth, g_light = (np.empty((h, w), np.float32) for _ in range(3))
     sums = np.zeros((workers, 9))
     each = [np.float32(v / number) for v in ((1 - weights.ssim) / 3, weights.depth, weights.opening)]
     share(
         lambda i, of: pixel_gradient(
-            *rows(i, of), color, alpha, depth, x, target, use, measured, confidence, gain, g_ssim, *each, g_color, g_alpha,
-            g_depth, sums[i],
+            *rows(i, of), color, alpha, depth, x, target, use, measured, confidence, light, gain, g_ssim, *each,
+            g_color, g_alpha, g_depth, g_light, sums[i],
         ),
         workers,
     )  # fmt: skip
@@ -231,4 +232,4 @@ def frame_loss(
     value = (1 - weights.ssim) * total[0] / 3 + weights.ssim * (1 - ssim)
     value += weights.depth * total[1] + weights.opening * total[2]
     gains = (sums.sum(0)[3:]).astype(np.float32)
-    return Loss(value, total[0] / 3, ssim, total[1], g_color, g_alpha, g_depth, gains[:3], gains[3:])
+    return Loss(value, total[0] / 3, ssim, total[1], g_color, g_alpha, g_depth, g_light, gains[:3], gains[3:])
