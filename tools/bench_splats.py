@@ -11,20 +11,26 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import rendering.splat._composite as composite
+from endorecon.job import reconstruct_video
+from endorecon.run import read_run
 from endorecon.scenes._splat_adam import FusedAdam
 from endorecon.scenes._splat_loss import Weights, frame_loss
+from endorecon.scenes._splat_model import read_splats
 from rendering.splat import Job, rasterize, set_threads
 from tools.splat_baselines import plain_backward, plain_forward, torch_layers, torch_loss
+from video_io.datasets import open_truth
 
 SIZES = ((20_000, 320, 256), (60_000, 320, 256), (200_000, 320, 256), (20_000, 640, 512), (60_000, 640, 512),
          (200_000, 640, 512))  # fmt: skip
@@ -114,8 +120,10 @@ class Trial:
             *self.active(), self.view[None], self.k[None], self.width, self.height, backend="cpu"  # type: ignore[misc]
         )  # fmt: skip
         images = [t[0].detach().numpy() for t in layers[:3]]  # type: ignore[index]
-        unit, none = np.ones(3, np.float32), np.zeros(3, np.float32)
-        loss = frame_loss(*images, self.target, self.use, self.depth, self.use * 1.0, unit, none, Weights())
+        unit, none, lit = np.ones(3, np.float32), np.zeros(3, np.float32), np.ones_like(self.depth)
+        loss = frame_loss(
+            *images, self.target, self.use, self.depth, np.ones_like(self.depth), lit, unit, none, Weights()
+        )
         gradients = [torch.from_numpy(g)[None] for g in (loss.g_color, loss.g_alpha, loss.g_depth)]
         torch.autograd.backward(list(layers[:3]), gradients)  # type: ignore[arg-type]
         adam.step()
@@ -168,15 +176,53 @@ def speed(sizes: int, threads: list[int], repeats: int) -> None:
             print(row(number, width, height, workers, repeats), flush=True)
 
 
+def quality(data: Path, names: list[str], minutes: float, pictures: Path) -> None:
+    """Train on each traced clip with its true poses, as `endorecon reconstruct --scene splats` does, and say how good
+    the frames are that were held out: pictures by the program's own figures, depth against the truth."""
+    print("| clip | seconds | steps | Gaussians | PSNR | SSIM | depth AbsRel | of the median depth |")
+    print("|" + "---|" * 8)
+    for name in names:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = data / name
+            path = reconstruct_video(
+                folder / "rgb", Path(scratch) / name, camera=folder / "intrinsics.json",
+                poses=str(folder / "poses.txt"), poses_unit="mm", scene="splats", splat_minutes=minutes,
+            )  # fmt: skip
+            run, splats = read_run(path), read_splats(path / "scene" / "splats.ply")
+            truth, errors = open_truth(folder), []
+            figures = run.info["splats"]
+            poses = dict(zip((row.index for row in run.rows if row.status == "tracked"), run.trajectory.world_from_cam))
+            for index in figures["held_out"]:
+                layers = splats.render(run.camera, poses[index])
+                depth = cv2.resize(
+                    truth.depth(index), (run.camera.width, run.camera.height), interpolation=cv2.INTER_NEAREST
+                )
+                known = depth > 0
+                errors.append([np.mean(np.abs(d.numpy() / np.where(known, depth, 1) - 1)[known]) for d in layers[2:4]])
+                rgb = (255 * layers.color.clamp(0, 1).numpy()).astype(np.uint8)
+                cv2.imwrite(str(pictures / f"{name}_{index:04d}.png"), rgb[..., ::-1])
+            for seconds, steps, gaussians, psnr, ssim in figures["history"]:
+                print(f"| {name} | {seconds:.0f} | {steps} | {gaussians} | {psnr:.2f} | {ssim:.3f} | | |")
+            expected, median = np.mean(errors, 0)
+            print(f"| {name} | end | {figures['steps']} | {figures['gaussians']} | {figures['psnr']:.2f} | "
+                  f"{figures['ssim']:.3f} | {expected:.4f} | {median:.4f} |", flush=True)  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, default=len(SIZES), help="how many of the sizes, from the smallest")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--cpu-time", action="store_true", help="CPU time instead of the clock's, for a busy machine")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--clips", type=Path, help="a folder of traced clips: train on them instead")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5])
+    parser.add_argument("--clips", type=Path, help="a folder of clips with truth: train on them instead")
+    parser.add_argument("--names", nargs="+", default=["traced_colon", "traced_sinus", "traced_lap"])
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--pictures", type=Path, help="a folder for the rendered frames that were held out")
     options = parser.parse_args()
+    if options.clips:
+        with tempfile.TemporaryDirectory() as scratch:
+            quality(options.clips, options.names, options.minutes, options.pictures or Path(scratch))
+        return
     if options.cpu_time:
         time.perf_counter = time.process_time
     speed(options.sizes, options.threads, options.repeats)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from endorecon.scenes._splat_adam import FusedAdam
+from endorecon.scenes._splat_growth import Growth, growth
 from endorecon.scenes._splat_light import RATE as LIGHT_RATE
 from endorecon.scenes._splat_light import Light
 from endorecon.scenes._splat_loss import Loss, Weights, frame_loss, padded
@@ -140,7 +141,7 @@ class Training:
         self.warnings: list[str] = []
         self._rng = np.random.default_rng(0)
         self._queue: list[int] = []
-        self._strategy, self._strategy_state = self._make_strategy()
+        self._growth = self._make_growth()
         if state is not None:
             self.restore(state)
         self._good = self.state()
@@ -281,10 +282,10 @@ class Training:
         self.steps, self.spent, self.losses = state["steps"], max(self.spent, state["spent"]), list(state["losses"])
         if not self.history:
             self.history = [Figures(**figures) for figures in state["history"]]
-        self._strategy, self._strategy_state = self._make_strategy()
+        self._growth = self._make_growth()
 
     def _go_back(self) -> None:
-        """To the last good state, with smaller steps from there on."""
+        """To the last good state; nothing grows from there on."""
         self.warnings.append(f"training came upon a value that is no number at step {self.steps}; it went back")
         if len(self.warnings) > 3:
             raise FloatingPointError("training of the Gaussians keeps coming upon values that are no numbers")
@@ -303,29 +304,21 @@ class Training:
         return rate * self.size * MEANS_RATE_AT_END**self.share if name == "means" else rate
 
     @property
-    def share_of_rates(self) -> float:
+    def _cooling(self) -> float:
         """All rates fall in the last third."""
         return float(np.clip(3 * (1 - self.share), 0.05, 1))
 
     def _set_rates(self) -> None:
         for name, adam in self.adams.items():
-            adam.param_groups[0]["lr"] = self._rate(name) * (1 if name == "means" else self.share_of_rates)
+            adam.param_groups[0]["lr"] = self._rate(name) * (1 if name == "means" else self._cooling)
 
-    def _make_strategy(self) -> tuple[Any, dict[str, Any]]:
-        from gsplat.strategy import DefaultStrategy
-
-        # The clock, not the number of steps, says when to grow.
-        strategy = DefaultStrategy(
-            refine_start_iter=0, refine_stop_iter=10**9, refine_every=self.options.grow_every, reset_every=10**9,
-            grow_grad2d=self.options.grow_slope,
-        )  # fmt: skip
-        return strategy, strategy.initialize_state(scene_scale=self.size)
+    def _make_growth(self) -> Growth:
+        o = self.options
+        return growth(o.strategy, self.size, o.most, o.grow_slope, o.grow_every)
 
     def _grow(self, info: dict[str, Any]) -> None:
-        if not self.options.grow_from <= self.share < self.options.grow_to or info["means2d"].grad is None:
-            return
-        self._strategy.grow_grad2d = self.options.grow_slope if len(self.raw["means"]) < self.options.most else 1e9
-        self._strategy.step_post_backward(self.raw, self.adams, self._strategy_state, self.steps, info)
+        if self.options.grow_from <= self.share < self.options.grow_to and info["means2d"].grad is not None:
+            self._growth.step(self.raw, self.adams, self.steps, info)
 
     def _settled(self) -> bool:
         """Whether the last third of many steps after growth is no better than the third before."""

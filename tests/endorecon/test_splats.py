@@ -11,6 +11,7 @@ import torch
 
 from endorecon.scenes import find_scene, scenes
 from endorecon.scenes._splat_adam import FusedAdam
+from endorecon.scenes._splat_growth import relocation
 from endorecon.scenes._splat_light import Light
 from endorecon.scenes._splat_loss import Weights, frame_loss, padded
 from endorecon.scenes._splat_model import Splats, SplatView, read_splats, seed, write_splats
@@ -135,6 +136,28 @@ def test_training_gets_better_and_moves_everything(views: list[SplatView]) -> No
         assert not np.allclose(getattr(end, name)[: len(kept)], kept[: len(end)]), f"{name} did not move"
     depth = end.render(CAMERA, views[8].world_from_cam).depth.numpy()
     assert np.median(np.abs(depth / views[8].depth - 1)[views[8].use_mask]) < 0.05
+
+
+@pytest.mark.parametrize("strategy", ["default", "mcmc"])
+def test_strategies_add_gaussians(views: list[SplatView], strategy: str) -> None:
+    light = Light(float(np.median(views[0].depth)))
+    options = Options(
+        1e6, 60, degree=0, strategy=strategy, most=450, grow_from=0, grow_to=1, grow_every=20, grow_slope=1e-6
+    )  # fmt: skip
+    training = Training(seed(views, None, 400, 0, light), views, light, options)
+    before = len(training.splats())
+    training.run(lambda *_: None, lambda _: None)
+    assert before < len(training.splats()) and np.isfinite(training.history[-1].psnr)
+
+
+def test_copies_look_like_one() -> None:
+    """Two copies of opacity .75: 1 - sqrt(1 - .75) = .5 each; by equation 9 their width is .75 over
+    (1 + 1) .5 - .5^2 / sqrt 2 = .8232 of the one's."""
+    opacity, scale = relocation(
+        torch.tensor([0.75, 0.3]), torch.ones(2, 3), torch.tensor([2, 1]), torch.tensor([[1.0, 0], [1, 1]])
+    )
+    assert opacity.tolist() == pytest.approx([0.5, 0.3], abs=1e-6)
+    assert scale[:, 0].tolist() == pytest.approx([0.75 / 0.82322, 1], abs=1e-4)
 
 
 def test_a_training_goes_on_from_what_was_kept(views: list[SplatView]) -> None:
