@@ -155,19 +155,21 @@ class Training:
             progress: told the seconds spent of all seconds.
             keep: takes the state every `every_s` seconds.
         """
-        total, kept = self.options.seconds, self.spent
+        total, kept, first = self.options.seconds, self.spent, True
         try:
             while self.share < 1 and not self._settled():
                 begun = time.perf_counter()
                 if not self.step():
                     self._go_back()
-                self.spent += time.perf_counter() - begun
+                # The first step may compile kernels, which is no training.
+                self.spent += 0.0 if first else time.perf_counter() - begun
+                first = False
                 if self.spent - kept > every_s:
                     kept = self.spent
                     self.history.append(self.figures())
                     self._good = self.state()
                     keep(self._good)
-                progress("splats", int(self.spent), int(total))
+                progress("splats", min(int(self.spent), int(total)), int(total))
         except KeyboardInterrupt:
             self.warnings.append(f"the Gaussians were trained for {self.spent:.0f} of {total:.0f} s, then interrupted")
         self.history.append(self.figures())
