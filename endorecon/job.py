@@ -20,7 +20,7 @@ from endorecon.poses.base import SCALE_UNKNOWN
 from endorecon.reconstruct import Progress, Result, reconstruct, windows
 from endorecon.run import RunWriter, check_free, read_run
 from endorecon.scenes import find_scene
-from endorecon.scenes.base import Setting
+from endorecon.scenes.base import Scene, Setting
 from endorecon.tracking.calibrate import Estimates, calibrate
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.given import GivenPoses
@@ -102,9 +102,7 @@ def reconstruct_video(
         "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps,
         "scene": scene, "splat_minutes": splat_minutes,
     }  # fmt: skip
-    make_scene = find_scene(scene)
-    if not splat_minutes > 0:
-        raise InputError(f"--splat-minutes is a time to train for, found {splat_minutes:g}; give a positive number")
+    make_scene = _scene_maker(scene, splat_minutes)
     go_on = is_unfinished(out) and not overwrite
     if not go_on:
         check_free(out, overwrite)
@@ -139,8 +137,7 @@ def reconstruct_video(
         setting = Setting(run.path / "scene", 60 * splat_minutes, progress, work.keep, work.kept)
         result = reconstruct(
             clip, estimator, tracker, lambda depth: make_scene(depth, setting),
-            lambda o: run.depth(o.frame.index, o.depth, o.confidence),
-            view, work, clock, progress, intrinsics.prior,
+            lambda o: run.depth(o.frame.index, o.depth, o.confidence), view, work, clock, progress, intrinsics.prior,
         )  # fmt: skip
         if not tracker.placed:
             raise _nothing_placed(result)
@@ -173,6 +170,12 @@ def _finish(
         resumed=resumed,
         timings={**clock.seconds, "total": time.perf_counter() - begun},
     )
+
+
+def _scene_maker(scene: str, splat_minutes: float) -> Callable[[float, Setting], Scene]:
+    if not splat_minutes > 0:
+        raise InputError(f"--splat-minutes is a time to train for, found {splat_minutes:g}; give a positive number")
+    return find_scene(scene)
 
 
 def _asked(options: dict[str, Any]) -> dict[str, Any]:

@@ -216,8 +216,8 @@ def quality(data: Path, names: list[str], minutes: float, pictures: Path) -> Non
             for seconds, steps, gaussians, psnr, ssim in figures["history"]:
                 print(f"| {name} | {seconds:.0f} | {steps} | {gaussians} | {psnr:.2f} | {best:.1f} | {ssim:.3f} | | |")
             expected, median = np.mean(errors, 0)
-            end = f"{figures['steps']} | {figures['gaussians']} | {figures['psnr']:.2f} | {best:.1f} | {figures['ssim']:.3f}"
-            print(f"| {name} | end | {end} | {expected:.4f} | {median:.4f} |", flush=True)
+            end = f"{figures['steps']} | {figures['gaussians']} | {figures['psnr']:.2f} | {best:.1f}"
+            print(f"| {name} | end | {end} | {figures['ssim']:.3f} | {expected:.4f} | {median:.4f} |", flush=True)
 
 
 def main() -> None:
