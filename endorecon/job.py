@@ -20,6 +20,8 @@ from endorecon.poses import PoseSource, open_poses
 from endorecon.poses.base import SCALE_UNKNOWN
 from endorecon.reconstruct import Progress, Result, reconstruct, windows
 from endorecon.run import RunWriter, check_free, read_run
+from endorecon.scenes import find_scene
+from endorecon.scenes.base import Scene, Setting
 from endorecon.tracking.calibrate import Estimates, calibrate
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.given import GivenPoses
@@ -65,6 +67,8 @@ def reconstruct_video(
     every: int = 1,
     max_frames: int | None = None,
     fps: float = 30.0,
+    scene: str = "tsdf",
+    splat_minutes: float = 5.0,
     live: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
@@ -82,6 +86,7 @@ def reconstruct_video(
         model, adapter, accept_licence: depth model and its adapter, as `load_estimator` takes them.
         poses, poses_unit: where the camera's poses come from, as `open_poses` takes them.
         every, max_frames, fps: which frames, and the rate of inputs that have no times.
+        scene: the kind of scene, a name in `endorecon.scenes`; splat_minutes: time to train Gaussians for.
         live: open a viewer that shows the work.
         overwrite: replace the run that `out` holds.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
@@ -97,7 +102,9 @@ def reconstruct_video(
     options = {
         "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
         "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps,
+        "scene": scene, "splat_minutes": splat_minutes,
     }  # fmt: skip
+    make_scene = _scene_maker(scene, splat_minutes)
     go_on = is_unfinished(out) and not overwrite
     if not go_on:
         check_free(out, overwrite)
@@ -110,8 +117,6 @@ def reconstruct_video(
         pose_source = open_poses(poses, poses_unit, source)
         # Loaded once the input is known to be good, so that a wrong one is answered at once.
         from threadpoolctl import threadpool_limits
-
-        from endorecon.scenes.tsdf import TsdfScene
 
         asked = _asked(options)
         if go_on:
@@ -134,9 +139,10 @@ def reconstruct_video(
         clip, view = clip.with_camera(intrinsics.camera), _views(run.path, live)
         view.started(source.name, intrinsics.camera)
         tracker = Tracker(intrinsics.camera, given=given)
+        setting = Setting(run.path / "scene", 60 * splat_minutes, progress, work.keep, work.kept)
         result = reconstruct(
-            clip, estimator, tracker, TsdfScene.for_depth, lambda o: run.depth(o.frame.index, o.depth, o.confidence),
-            view, work, clock, progress, intrinsics.prior,
+            clip, estimator, tracker, lambda depth: make_scene(depth, setting),
+            lambda o: run.depth(o.frame.index, o.depth, o.confidence), view, work, clock, progress, intrinsics.prior,
         )  # fmt: skip
         if not tracker.placed:
             raise nothing_placed(result)
@@ -166,10 +172,17 @@ def finish_run(
         verdict=None if given else result.verdicts[result.main].to_dict(),
         loops=[loop.to_dict() for loop in result.closed.loops],
         skipped=[[index, reason] for index, reason in result.skipped],
+        **({"splats": result.splat_figures} if result.splats is not None else {}),
         resumed=resumed,
         timings={**clock.seconds, "total": time.perf_counter() - begun},
         **more,
     )
+
+
+def _scene_maker(scene: str, splat_minutes: float) -> Callable[[float, Setting], Scene]:
+    if not splat_minutes > 0:
+        raise InputError(f"--splat-minutes is a time to train for, found {splat_minutes:g}; give a positive number")
+    return find_scene(scene)
 
 
 def _asked(options: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,8 @@ from video_io.frame import Frame
 from video_io.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from endorecon.scenes.tsdf import TsdfScene
+    from endorecon.scenes._splat_model import Splats
+    from endorecon.scenes.base import Scene
     from foundation_adapters.estimator import Estimator
     from rendering.mesh import Mesh
 
@@ -55,6 +56,7 @@ class Watcher(Protocol):
     def refused(self, refused: Refused) -> None: ...
     def refined(self, trajectory: Trajectory) -> None: ...
     def mesh(self, mesh: Mesh) -> None: ...
+    def splats(self, splats: Splats) -> None: ...
 
 
 @dataclass
@@ -69,6 +71,7 @@ class Result:
         main: the segment that the trajectory and the mesh show: the one with most frames.
         trajectory: poses of the main segment.
         mesh: its surface; scene_warnings: what happened while it was fused.
+        splats: its Gaussians and how good they are, where the scene has some.
         interrupted: whether the user ended it early.
         skipped: (index, reason) of each frame that could not be decoded.
     """
@@ -81,6 +84,8 @@ class Result:
     trajectory: Trajectory = field(default_factory=lambda: Trajectory(np.zeros(0, np.int64), np.zeros((0, 4, 4))))
     mesh: Mesh | None = None
     scene_warnings: list[str] = field(default_factory=list)
+    splats: Splats | None = None
+    splat_figures: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
     skipped: list[tuple[int, str]] = field(default_factory=list)
 
@@ -94,7 +99,7 @@ def reconstruct(
     clip: Clip,
     estimator: Estimator,
     tracker: Tracker,
-    make_scene: Callable[[float], TsdfScene],
+    make_scene: Callable[[float], Scene],
     save: Callable[[Observation], None],
     watcher: Watcher,
     work: Work,
@@ -168,12 +173,15 @@ def fuse(
     if scene is not None:
         with clock.stage("mesh"):
             result.mesh, result.scene_warnings = scene.mesh(), scene.warnings
+            result.splats, result.splat_figures = getattr(scene, "splats", None), getattr(scene, "figures", {})
             del scene  # the views need room of their own
             if len(result.mesh.faces) and (tracker.given is None or tracker.given.rigid):
                 surface = Surface(result.mesh, result.segments[result.main].camera)
         with clock.stage("view"):
             watcher.refined(result.trajectory)
             watcher.mesh(result.mesh)
+            if result.splats is not None:
+                watcher.splats(result.splats)
     for done, final in enumerate(ahead(finals(tracker, result, surface, shelf, work, clock), 4), 1):
         with clock.stage("save"):
             save(final)

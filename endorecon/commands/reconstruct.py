@@ -43,6 +43,10 @@ class Reconstruct:
     """Stop after this many used frames."""
     fps: float = 30.0
     """Frames a second of a folder of images; a video has its own times."""
+    scene: Annotated[str, arg(metavar="tsdf|splats")] = "tsdf"
+    """What the scene is kept in: a surface (tsdf), or Gaussians that also show how it looked (splats)."""
+    splat_minutes: float = 5.0
+    """Time to train Gaussians for."""
     live: bool = False
     """Open the viewer and watch while it works."""
     overwrite: bool = False
@@ -70,6 +74,8 @@ def run(command: Reconstruct) -> int:
             max_frames=command.max_frames,
             live=command.live,
             fps=command.fps,
+            scene=command.scene,
+            splat_minutes=command.splat_minutes,
             overwrite=command.overwrite,
             progress=bars,
             say=lambda sentence: print(f"endorecon: {sentence}", file=sys.stderr),

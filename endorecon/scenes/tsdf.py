@@ -8,7 +8,7 @@ the surfaces of a tube seen obliquely are neither pushed outwards nor torn.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from endorecon.scenes._relief import smoothed
 from rendering.mesh import Mesh, without_small_parts
 from video_io.camera import Camera
 from video_io.frame import Frame
+
+if TYPE_CHECKING:
+    from endorecon.scenes.base import Setting
 
 VOXELS_A_DEPTH = 64
 # The ramp of a pixel is two standard deviations of its depth to either side, so near folds stay thin and the ramps of
@@ -27,6 +30,11 @@ SMOOTHING_PX = 4.0
 FAR_DEPTHS = 6.0
 _LOOKUP_SIZE = 512
 _LOOKUP_MARGIN_PX = 8
+
+
+def make(median_depth: float, setting: Setting) -> TsdfScene:
+    """An empty scene for a clip with this median depth."""
+    return TsdfScene.for_depth(median_depth)
 
 
 class Observed(Protocol):

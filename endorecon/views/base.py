@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from endorecon.run import Run
 from endorecon.tracking.observation import Observation, Refused
 from rendering.mesh import Mesh
 from video_io.camera import Camera
 from video_io.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from endorecon.scenes._splat_model import Splats
 
 
 class View(Protocol):
@@ -30,6 +33,9 @@ class View(Protocol):
 
     def mesh(self, mesh: Mesh) -> None:
         """The surface as it is known now."""
+
+    def splats(self, splats: Splats) -> None:
+        """The Gaussians, where the scene has some; a view need not have this method."""
 
     def finished(self, run: Run) -> None:
         """The run folder is written."""
@@ -60,6 +66,11 @@ class Views:
     def mesh(self, mesh: Mesh) -> None:
         for view in self.views:
             view.mesh(mesh)
+
+    def splats(self, splats: Splats) -> None:
+        for view in self.views:
+            if hasattr(view, "splats"):
+                view.splats(splats)
 
     def finished(self, run: Run) -> None:
         for view in self.views:

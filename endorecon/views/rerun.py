@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -22,6 +23,9 @@ from endorecon.views.viewer import APPLICATION, Hub, LiveViewer
 from rendering.mesh import Mesh
 from video_io.camera import Camera
 from video_io.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from endorecon.scenes._splat_model import Splats
 
 PLOTS = ("inlier_share", "residual_px", "landmarks", "sharpness")  # shown first, of what tracking measures
 GAUGES = ("frames_a_second", "latency_ms", "dropped")  # of a live run
@@ -64,6 +68,7 @@ class RerunView:
         self._reach = 1.0  # typical depth, the measure of drawn sizes
         self._far = 0.0
         self._mesh: Mesh | None = None
+        self._has_splats = False
         self._viewer: LiveViewer | None = None
         self._figures: dict[str, list[tuple[int, int, float]]] = {}  # index, time_ns, value; not yet sent
         self._names: set[str] = set()
@@ -168,6 +173,12 @@ class RerunView:
             rim = rr.LineStrips3D(_coverage.rim(mesh), colors=_UNSEEN_COLOR, radii=-1.0)
             viewer.log("world/unseen", rim, static=True)
 
+    def splats(self, splats: Splats) -> None:
+        if self._rec is not None:
+            self._rec.log("world/splats", _splats(splats), static=True)
+            self._has_splats = True
+            self._rec.send_blueprint(_layout(PLOTS, True), make_active=True, make_default=True)
+
     def finished(self, run: Run) -> None:
         if self._rec is None:
             return
@@ -181,7 +192,7 @@ class RerunView:
             self._rec.send_blueprint(_layout(PLOTS), make_active=True, make_default=True)
         elif self._names and not self._names.issuperset(PLOTS):
             shown = [*(n for n in PLOTS if n in self._names), *sorted(self._names.difference(PLOTS))][: len(PLOTS)]
-            self._rec.send_blueprint(_layout(shown), make_active=True, make_default=True)
+            self._rec.send_blueprint(_layout(shown, self._has_splats), make_active=True, make_default=True)
         self._rec.flush()
         self._rec.disconnect()
         self._rec = None
@@ -270,8 +281,8 @@ class RerunView:
         return [np.array([c, p0, p1, c, p2, p3, c]), np.array([p1, p2]), np.array([p3, p0])]
 
 
-def _layout(figures: Sequence[str], live: bool = False) -> rrb.Blueprint:
-    """Scene on the left, pictures on the right, figures below: everything at once. `live` is a run's that goes on."""
+def _layout(figures: Sequence[str], splats: bool = False) -> rrb.Blueprint:
+    """Scene on the left, pictures on the right, figures below: everything at once."""
     begin, now = rrb.TimeRangeBoundary.infinite(), rrb.TimeRangeBoundary.cursor_relative()
     so_far = rrb.VisibleTimeRanges(
         [rrb.VisibleTimeRange(timeline, start=begin, end=now) for timeline in ("frame", "video_time")]
@@ -286,7 +297,8 @@ def _layout(figures: Sequence[str], live: bool = False) -> rrb.Blueprint:
             "world/path": so_far,
             "world/keyframes": so_far,
             "world/mesh_grades": rrb.EntityBehavior(visible=False),
-            "world/coverage": rrb.EntityBehavior(visible=False),
+            # Gaussians lie on the surface too.
+            "world/mesh": rrb.EntityBehavior(visible=not splats),
         },
     )
     pictures = rrb.Vertical(
@@ -342,6 +354,16 @@ def _mesh(mesh: Mesh) -> rr.Mesh3D:
         # The side that was filmed: so a tube seen from outside shows its inner wall and the path in it.
         face_rendering=rr.components.MeshFaceRendering.Front,
     )
+
+
+def _splats(splats: Splats) -> rr.GaussianSplats3D:
+    n, kept = len(splats), splats.shN.shape[1]
+    harmonics = np.zeros((n, 15, 3), np.float32)
+    harmonics[:, :kept] = splats.shN
+    return rr.GaussianSplats3D(
+        splats.means, scales=np.exp(splats.scales), quaternions=splats.quats[:, [1, 2, 3, 0]], colors=splats.colors,
+        sh_coefficients=harmonics if kept else None,
+    )  # fmt: skip
 
 
 def _segment_color(segment: int) -> tuple[int, int, int]:

@@ -1,0 +1,253 @@
+"""Gaussians as they are trained and stored: seeding from a surface, rendering, files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endorecon.scenes._splat_light import Light
+from rendering.mesh import Caster, Mesh
+from video_io.camera import Camera
+from video_io.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from rendering.splat import Layers
+
+Floats = NDArray[np.float32]
+C0 = 0.28209479177387814  # the first harmonic: colour = C0 sh0 + 1/2
+FLATNESS = 0.2  # thickness of a seeded Gaussian over its width: it lies on a surface
+OPACITY = 0.5
+
+
+@dataclass(frozen=True)
+class SplatView:
+    """A frame that the Gaussians are to look like.
+
+    Attributes:
+        index, time_ns: of the frame in the source.
+        rgb: (H, W, 3) uint8.
+        use_mask: (H, W) the pixels that show tissue.
+        depth, confidence: (H, W) measured z-depth, float32, and how far it is believed, float16, 0 for not.
+        camera: pinhole or fisheye.
+        world_from_cam: (4, 4).
+    """
+
+    index: int
+    time_ns: int
+    rgb: NDArray[np.uint8]
+    use_mask: NDArray[np.bool_]
+    depth: Floats
+    confidence: NDArray[np.float16]
+    camera: Camera
+    world_from_cam: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Splats:
+    """N Gaussians as numpy arrays, float32, in the form that files hold and that training changes.
+
+    Attributes:
+        means: (N, 3) world. quats: (N, 4) wxyz. scales: (N, 3) log of the standard deviations.
+        opacities: (N,) logits. sh0: (N, 1, 3), shN: (N, K - 1, 3) harmonics of the colour, channels last.
+    """
+
+    means: Floats
+    quats: Floats
+    scales: Floats
+    opacities: Floats
+    sh0: Floats
+    shN: Floats
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    @property
+    def degree(self) -> int:
+        """Of the harmonics."""
+        return int(np.sqrt(self.shN.shape[1] + 1)) - 1
+
+    @property
+    def colors(self) -> NDArray[np.uint8]:
+        """(N, 4) RGBA of the harmonics' mean, and opacity."""
+        rgb = np.clip(C0 * self.sh0[:, 0] + 0.5, 0, 1)
+        alpha = 1 / (1 + np.exp(-self.opacities[:, None]))
+        return np.rint(255 * np.concatenate([rgb, alpha], 1)).astype(np.uint8)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The arrays as tensors, by name."""
+        import torch
+
+        return {f.name: torch.from_numpy(np.ascontiguousarray(getattr(self, f.name))) for f in fields(self)}
+
+    def render(self, camera: Camera, world_from_cam: NDArray[np.float64]) -> Layers:
+        """What a camera sees of them, without gradients; every layer without the leading axis."""
+        import torch
+
+        from rendering.splat import Layers
+
+        with torch.no_grad():
+            layers = rasterize_raw(self.tensors(), camera, world_from_cam, self.degree, median=True, normals=True)
+        return Layers(*(layer[0] for layer in layers))  # type: ignore[index]
+
+
+def rasterize_raw(
+    raw: dict[str, torch.Tensor], camera: Camera, world_from_cam: NDArray[np.float64], degree: int, **options: object
+) -> Layers:
+    """`rasterize` of parameters in the form of `Splats`.
+
+    Raises:
+        ValueError: a camera that is neither pinhole nor fisheye.
+    """
+    import torch
+
+    from rendering.splat import rasterize
+
+    if camera.model not in ("pinhole", "fisheye"):
+        raise ValueError(f"Gaussians are seen by a pinhole or a fisheye camera, found {camera.model}")
+    fx, fy, cx, cy, *radial = camera.params
+    k = torch.tensor([[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]], dtype=torch.float32)
+    view = torch.from_numpy(np.linalg.inv(world_from_cam))[None]
+    colors = torch.cat([raw["sh0"], raw["shN"]], 1) if degree else raw["sh0"]
+    return rasterize(
+        raw["means"], raw["quats"], torch.exp(raw["scales"]), torch.sigmoid(raw["opacities"]), colors, view, k,
+        camera.width, camera.height, sh_degree=degree, camera_model=camera.model,
+        radial_coeffs=torch.tensor([radial]) if radial else None, **options,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+# -- seeding ------------------------------------------------------------------------------------------------------
+
+
+def seed(
+    views: Sequence[SplatView], mesh: Mesh | None, number: int, degree: int, light: Light | None = None
+) -> Splats:  # fmt: skip
+    """Gaussians on the surface that the views show, as dense as their pixels see it.
+
+    Args:
+        views: at least one.
+        mesh: the fused surface; where a view sees none of it, its measured depth says where the point is.
+        number: about how many.
+        light: what the views' colours are seen with.
+
+    Raises:
+        InputError: no pixel has a depth.
+    """
+    from scipy.spatial import cKDTree
+
+    rng = np.random.default_rng(0)
+    caster = Caster(mesh) if mesh is not None and len(mesh.faces) else None
+    parts = [_points(view, caster, number // len(views) + 1, rng, light) for view in views]
+    points, colors, normals = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    if len(points) < 4:
+        raise InputError(
+            f"Gaussians begin on measured depth, and {len(views)} frames have {len(points)} pixels with one; "
+            "choose another part of the clip, or --scene tsdf"
+        )
+    # Points of several views that fall together are thinned out by their distance to the nearest.
+    gap = np.sqrt((cKDTree(points).query(points, 4)[0][:, 1:] ** 2).mean(1))
+    gap = np.maximum(gap, 1e-3 * np.median(gap))
+    scales = np.log(np.stack([gap, gap, FLATNESS * gap], 1))
+    return Splats(
+        points.astype(np.float32),
+        _quaternions(normals).astype(np.float32),
+        scales.astype(np.float32),
+        np.full(len(points), np.log(OPACITY / (1 - OPACITY)), np.float32),
+        ((colors / 255 - 0.5) / C0)[:, None].astype(np.float32),
+        np.zeros((len(points), (degree + 1) ** 2 - 1, 3), np.float32),
+    )
+
+
+def surface_depth(view: SplatView, caster: Caster | None) -> tuple[Floats, Floats]:
+    """Depth of the fused surface, or else as measured, 0 for none; and normals (H, W, 3), camera frame."""
+    known = (view.confidence > 0) & (view.depth > 0)
+    depth = np.where(known, view.depth, 0).astype(np.float32)
+    normals = -view.camera.ray_map() if caster is None else None
+    if caster is not None:
+        hits = caster.cast(view.camera, view.world_from_cam)
+        # Where the surface has a hole one may look through it on to another: hardly nearer, much farther.
+        good = (hits.depth > 0) & ~(known & (hits.depth > 1.5 * depth))
+        depth = np.where(good, hits.depth, depth)
+        normals = np.where(good[..., None], hits.normals, -view.camera.ray_map())
+    return depth, normals
+
+
+def _points(
+    view: SplatView, caster: Caster | None, number: int, rng: np.random.Generator, light: Light | None
+) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
+    depth, normals = surface_depth(view, caster)
+    rays = view.camera.ray_map()
+    rows = np.flatnonzero((depth > 0) & view.use_mask & (rays[..., 2] > 0.05))
+    rows = rng.permutation(rows)[:number]
+    ray = rays.reshape(-1, 3)[rows].astype(float)
+    local = ray * (depth.reshape(-1)[rows] / ray[:, 2])[:, None]
+    pose = view.world_from_cam
+    normal = normals.reshape(-1, 3)[rows] @ pose[:3, :3].T
+    colors = view.rgb.reshape(-1, 3)[rows].astype(float)
+    if light is not None:
+        colors = colors / light.factor(depth).reshape(-1, 1)[rows]
+    return local @ pose[:3, :3].T + pose[:3, 3], colors, normal
+
+
+def _quaternions(normals: NDArray) -> NDArray:
+    """Rotations wxyz that turn the z axis to the normals (N, 3)."""
+    n = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    # An axis and its opposite are the same to a Gaussian: the nearer to z is taken.
+    n = n * np.where(n[:, 2:] < 0, -1, 1)
+    q = np.stack([1 + n[:, 2], -n[:, 1], n[:, 0], np.zeros(len(n))], 1)
+    return q / np.linalg.norm(q, axis=1, keepdims=True)
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+
+def write_splats(splats: Splats, path: Path) -> None:
+    """Write a `.ply` (the standard 3DGS form), a `.compressed.ply` (SuperSplat's) or a `.splat`, told by the name."""
+    from gsplat.exporter import export_splats
+
+    form = (
+        "splat" if path.suffix == ".splat" else "ply_compressed" if path.suffixes[-2:-1] == [".compressed"] else "ply"
+    )
+    path.write_bytes(export_splats(**splats.tensors(), format=form))  # type: ignore[arg-type]
+
+
+def read_splats(path: Path) -> Splats:
+    """Read a standard 3DGS PLY.
+
+    Raises:
+        InputError: a file that can't be read, or that holds something else.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the Gaussians in {path} can't be read ({error.strerror}); check the path") from error
+    head, mark, body = data.partition(b"end_header\n")
+    lines = head.decode("ascii", "replace").split("\n")
+    names = [line.split()[2] for line in lines if line.startswith("property float ") and len(line.split()) == 3]
+    counts = [line.split()[2] for line in lines if line.startswith("element vertex ")]
+    rest = sum(name.startswith("f_rest_") for name in names)
+    wanted = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", *(f"scale_{i}" for i in range(3)),
+              *(f"rot_{i}" for i in range(4)), *(f"f_rest_{i}" for i in range(rest))]  # fmt: skip
+    missing = [name for name in wanted if name not in names]
+    if not mark or "format binary_little_endian 1.0" not in lines or len(counts) != 1 or missing:
+        found = f"has no {missing[0]}" if missing and mark else "is no binary PLY"
+        raise InputError(f"{path} {found}; expected Gaussians in the standard 3DGS form, as scene/splats.ply of a run")
+    count = int(counts[0])
+    if rest not in (0, 9, 24, 45) or len(body) < 4 * count * len(names):
+        raise InputError(
+            f"{path} is cut short or of another form ({len(body)} bytes for {count} Gaussians of {len(names)} values); "
+            "export it again"
+        )
+    table = np.frombuffer(body, "<f4", count * len(names)).reshape(count, len(names))
+    pick = lambda *columns: np.ascontiguousarray(table[:, [names.index(c) for c in columns]])  # noqa: E731
+    harmonics = pick(*(f"f_rest_{i}" for i in range(rest))).reshape(count, 3, rest // 3).transpose(0, 2, 1)
+    return Splats(
+        pick("x", "y", "z"), pick(*(f"rot_{i}" for i in range(4))), pick(*(f"scale_{i}" for i in range(3))),
+        pick("opacity")[:, 0], pick("f_dc_0", "f_dc_1", "f_dc_2")[:, None], np.ascontiguousarray(harmonics),
+    )  # fmt: skip

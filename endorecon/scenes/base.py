@@ -1,0 +1,48 @@
+"""What the kinds of scene share: what a run asks of one, and what it is told of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from endorecon.scenes.tsdf import Observed
+    from rendering.mesh import Mesh
+
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a scene may need besides observations.
+
+    Attributes:
+        folder: where files of the scene go; None for none.
+        seconds: time that may be spent on optimising it.
+        progress: told a stage's name, how far it is and how far it goes.
+        keep, kept: store a value under a name against the process being killed, and get it back, None for none.
+    """
+
+    folder: Path | None = None
+    seconds: float = 300.0
+    progress: Progress = lambda *_: None
+    keep: Callable[[str, Any], None] = lambda *_: None
+    kept: Callable[[str], Any] = lambda _: None
+
+
+class Scene(Protocol):
+    """A scene that grows with each observation, in bounded memory.
+
+    Attributes:
+        warnings: what happened that the user should know, a sentence each.
+    """
+
+    warnings: list[str]
+
+    def integrate(self, observation: Observed) -> None:
+        """Add an observation."""
+
+    def mesh(self) -> Mesh:
+        """The surface; called once, after the last observation."""

@@ -1,0 +1,148 @@
+"""Gaussians that look like the clip, trained on the processor (or on CUDA) once all frames are placed.
+
+They are seeded on the surface that the depth maps fuse to, which also says what their depth should be; the mesh is the
+fusion of the depth that they are rendered with. Files: `splats.ply`, the standard 3DGS form, and `splats.splat`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from endorecon.scenes._splat_light import Light
+from endorecon.scenes._splat_model import Splats, SplatView, seed, surface_depth, write_splats
+from endorecon.scenes.base import Setting
+from endorecon.scenes.tsdf import Observed, TsdfScene
+from rendering.mesh import Caster, Mesh
+from video_io.camera import Camera
+from video_io.errors import InputError
+
+if TYPE_CHECKING:
+    from endorecon.scenes._splat_training import Options, Training
+
+MOST_VIEWS = 400  # frames that are kept to train on, 0.9 MB each at 320 x 256: beyond, every second one is left out
+SEEDS = 25_000
+SHOWN = 0.5  # alpha from which a pixel's depth goes into the mesh
+
+
+def make(median_depth: float, setting: Setting) -> SplatScene:
+    """An empty scene for a clip with this median depth."""
+    return SplatScene(median_depth, setting)
+
+
+class SplatScene:
+    """Gaussians; `mesh` trains them.
+
+    Attributes:
+        splats: what has been trained; None before, or if nothing could be.
+        figures: of frames that were never trained on, and of the light, plain values for run.yaml.
+        warnings: what happened that the user should know, a sentence each.
+    """
+
+    def __init__(self, median_depth: float, setting: Setting, options: Options | None = None) -> None:
+        self._setting, self._usual, self._options = setting, median_depth, options
+        self._surface = TsdfScene.for_depth(median_depth)
+        self._views: list[SplatView] = []
+        self._step, self._seen = 1, 0
+        self.splats: Splats | None = None
+        self.figures: dict[str, Any] = {}
+        self.warnings: list[str] = []
+
+    def integrate(self, observation: Observed) -> None:
+        """Add an observation; its frame must carry a camera."""
+        self._surface.integrate(observation)
+        if self._seen % self._step == 0:
+            self._views.append(_view(observation))
+        self._seen += 1
+        if len(self._views) > MOST_VIEWS:
+            self._views, self._step = self._views[::2], 2 * self._step
+
+    def mesh(self) -> Mesh:
+        """Train, write the files, and fuse the rendered depth; the surface as measured where that fails."""
+        surface = self._surface.mesh()
+        self.warnings += self._surface.warnings
+        del self._surface
+        if self._step > 1:
+            self.warnings.append(f"the Gaussians were trained on every {self._step}th frame, for want of memory")
+        try:
+            training = self._train(surface)
+        except (InputError, FloatingPointError) as error:
+            self.warnings.append(f"there are no Gaussians: {error}")
+            return surface
+        self.splats, self.figures = training.splats(), _figures(training)
+        self.warnings += training.warnings
+        if self._setting.folder is not None:
+            self._setting.folder.mkdir(parents=True, exist_ok=True)
+            for name in ("splats.ply", "splats.splat"):
+                write_splats(self.splats, self._setting.folder / name)
+        return self._fused(training.splats())
+
+    def _train(self, surface: Mesh) -> Training:
+        from endorecon.scenes._splat_training import Options, Training, held_out
+
+        options, light, setting = (
+            self._options or Options(seconds=self._setting.seconds),
+            Light(self._usual),
+            self._setting,
+        )
+        caster = Caster(surface) if len(surface.faces) else None
+        views = []
+        for view in self._views:
+            depth, _ = surface_depth(view, caster)
+            views.append(replace(view, depth=depth, confidence=(depth > 0).astype(np.float16)))
+        # The surface was measured in all frames; what is held out are the pictures.
+        held = held_out(len(views), options)
+        seeds = seed([v for i, v in enumerate(views) if i not in held], surface, SEEDS, options.degree, light)
+        training = Training(seeds, views, light, options, setting.kept("splats"))
+        training.run(setting.progress, lambda state: setting.keep("splats", state))
+        return training
+
+    def _fused(self, splats: Splats) -> Mesh:
+        scene = TsdfScene.for_depth(self._usual)
+        for view in self._views:
+            layers = splats.render(view.camera, view.world_from_cam)
+            depth, alpha = layers.depth.numpy(), layers.alpha.numpy()
+            shown = (alpha > SHOWN) & view.use_mask
+            scene.integrate_depth(view.rgb, depth, (alpha * shown).astype(np.float32), view.camera, view.world_from_cam)
+        return scene.mesh()
+
+
+def _figures(training: Training) -> dict[str, Any]:
+    last, law = training.history[-1].to_dict(), [float(v) for v in training.light.law]
+    tests = [view.index for view in training.tests]
+    return {
+        **{name: (None if isinstance(v, float) and np.isnan(v) else v) for name, v in last.items()},
+        "held_out": tests, "light": {"usual_depth": training.light.usual, "law": law},
+        "history": [[f.seconds, f.steps, f.gaussians, f.psnr, f.ssim] for f in training.history],
+    }  # fmt: skip
+
+
+def _view(observation: Observed) -> SplatView:
+    """What is kept of an observation; a lens that the rasteriser does not know is made a pinhole's."""
+    frame, camera = observation.frame, observation.frame.camera
+    if camera is None:
+        raise ValueError(f"frame {frame.index} has no camera; a scene needs one to place its depth")
+    maps = frame.rgb, frame.use_mask, observation.depth, observation.confidence
+    if camera.model not in ("pinhole", "fisheye"):
+        camera, maps = _straightened(camera, maps)
+    rgb, use, depth, confidence = maps
+    return SplatView(
+        frame.index, frame.time_ns, rgb, use, depth, confidence.astype(np.float16), camera, observation.world_from_cam
+    )
+
+
+def _straightened(camera: Camera, maps: tuple[np.ndarray, ...]) -> tuple[Camera, tuple[np.ndarray, ...]]:
+    """A pinhole camera of this size and focal length, and the maps (colour, use, depth, confidence) as it sees them."""
+    import cv2
+
+    w, h, focal = camera.width, camera.height, camera.focal_px
+    straight = Camera.pinhole(w, h, focal, focal, w / 2, h / 2)
+    pixels, seen = camera.project(straight.ray_map())
+    at = (pixels - 0.5).astype(np.float32)  # OpenCV counts from pixel centres
+    rgb = cv2.remap(maps[0], at[..., 0], at[..., 1], cv2.INTER_LINEAR)
+    use, depth, confidence = (
+        cv2.remap(m.astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_NEAREST) * seen for m in maps[1:]
+    )
+    return straight, (rgb, use > 0, depth, confidence)

@@ -1,0 +1,120 @@
+"""The rasteriser on CUDA, by gsplat's kernels.
+
+Projection and harmonics are PyTorch's, as in `reference`, where gsplat has no gradient: a fisheye with distortion. The
+median depth, which gsplat composites for surfels only, is found from its list of pixels and Gaussians.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from video_io.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rendering.splat import Job, Layers
+
+ABOUT = "gsplat, needs a CUDA device and nvcc"
+TILE = 16
+
+
+def check() -> None:
+    """Raise InputError unless there are gsplat and a CUDA device."""
+    import torch
+
+    # Asked first: without a device gsplat tries to build its kernels and complains about a missing file.
+    if not torch.cuda.is_available():
+        raise InputError(
+            "rasteriser 'gsplat' needs a CUDA device, and torch finds none; use the rasteriser 'cpu', or install a "
+            "CUDA build of torch on a machine with an NVIDIA card"
+        )
+    try:
+        import gsplat  # noqa: F401
+    except ImportError as error:
+        raise InputError("rasteriser 'gsplat' needs the package gsplat: pip install 'endorecon[cuda]'") from error
+
+
+def render(job: Job) -> Layers:
+    """What one camera sees (`rendering.splat.Backend`)."""
+    import torch
+    from gsplat import isect_offset_encode, isect_tiles, rasterize_to_pixels
+
+    from rendering.splat import EMPTY_ALPHA, Layers, reference
+
+    centres, conics, depths, radii = _project(job)
+    centres = centres + job.means2d
+    parts = [reference.colours(job), depths[:, None]] + ([reference.axis_normals(job)] if job.normals else [])
+    across, down = -(-job.width // TILE), -(-job.height // TILE)
+    _, keys, listed = isect_tiles(centres[None], radii[None], depths[None], TILE, across, down)
+    starts = isect_offset_encode(keys, 1, across, down)
+    image, alpha = rasterize_to_pixels(
+        centres[None], conics[None], torch.cat(parts, 1)[None], job.opacities[None], job.width, job.height, TILE,
+        starts, listed,
+    )  # fmt: skip
+    alpha, colours = alpha[0, ..., 0], parts[0].shape[1]
+    median = _median(job, centres, conics, depths, starts, listed) if job.median else None
+    return Layers(
+        image[0, ..., :colours],
+        alpha,
+        image[0, ..., colours] / alpha.clamp(min=EMPTY_ALPHA),
+        median,
+        image[0, ..., colours + 1 :] if job.normals else None,
+        radii,
+    )
+
+
+def _project(job: Job) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Centres (N, 2), conics (N, 3), depths (N,) and radii (N, 2)."""
+    import torch
+    from gsplat import fully_fused_projection
+
+    from rendering.splat import reference
+
+    if job.is_fisheye:
+        centres, covariance, depths, seen = reference.project(job)
+        inverse = torch.linalg.inv(covariance)
+        conics = torch.stack([inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]], 1)
+        opacities = torch.where(seen, job.opacities, torch.zeros_like(job.opacities))
+        return centres, conics, depths, reference.radii(centres, covariance, opacities, job)
+    fx, fy, cx, cy = job.k[:4]
+    nil, one = torch.zeros_like(fx), torch.ones_like(fx)
+    matrix = torch.stack([fx, nil, cx, nil, fy, cy, nil, nil, one]).reshape(1, 3, 3)
+    radii, centres, depths, conics, _ = fully_fused_projection(
+        job.means, None, job.quats, job.scales, job.viewmat[None], matrix, job.width, job.height, eps2d=job.blur,
+        near_plane=job.near, far_plane=job.far, opacities=job.opacities,
+    )  # fmt: skip
+    return centres[0], conics[0], depths[0], radii[0]
+
+
+def _median(
+    job: Job, centres: Tensor, conics: Tensor, depths: Tensor, starts: Tensor, listed: Tensor
+) -> Tensor:  # fmt: skip
+    """Median depth (H, W), by the list of all pairs of Gaussian and pixel, a pixel's pairs being in order of depth."""
+    import torch
+    from gsplat import rasterize_to_indices_in_range
+
+    size = job.height * job.width
+    with torch.no_grad():
+        ids, pixels, _ = rasterize_to_indices_in_range(
+            0, len(listed) // TILE**2 + 1, torch.ones(1, job.height, job.width, device=centres.device), centres[None],
+            conics[None], job.opacities[None], job.width, job.height, TILE, starts, listed,
+        )  # fmt: skip
+        order = torch.argsort(pixels, stable=True)
+        ids, pixels = ids[order], pixels[order]
+        place = torch.stack([pixels % job.width, pixels // job.width], 1) + 0.5 - centres[ids]
+        a, b, c = conics[ids].unbind(1)
+        sigma = 0.5 * (a * place[:, 0] ** 2 + c * place[:, 1] ** 2) + b * place[:, 0] * place[:, 1]
+        alpha = torch.clamp(job.opacities[ids] * torch.exp(-sigma), max=0.999)
+        # Transmittance before each pair: a running sum of logs, less what it was at the pixel's first.
+        total = torch.cumsum(torch.log1p(-alpha.double()), 0)
+        before = torch.cat([total.new_zeros(1), total[:-1]])
+        first = torch.searchsorted(pixels, torch.arange(size, device=pixels.device))
+        before = before - before[first[pixels]]
+        number = torch.arange(len(ids), device=ids.device)
+        half = torch.where(before > -0.6931471805599453, number, -torch.ones_like(number))
+        last = torch.full((size,), -1, device=ids.device).scatter_reduce(0, pixels, half, "amax")
+    if not len(ids):
+        return depths.new_zeros(job.height, job.width)
+    found = torch.where(last >= 0, depths[ids[last.clamp(min=0)]], depths.new_zeros(size))
+    return found.reshape(job.height, job.width)
