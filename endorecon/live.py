@@ -27,7 +27,7 @@ from endorecon.tracking.tracker import Tracker
 from endorecon.watching import Watching
 from video_io.frame import Frame
 from video_io.inbox import Inbox
-from video_io.running import RunningClip
+from video_io.running import RunningClip, RunningSource
 from video_io.view import MULTIPLE
 
 if TYPE_CHECKING:
@@ -245,8 +245,8 @@ class Ticker:
         self._pace, self._gauges, self._say, self._progress = pace, gauges, say, progress
         self._at = time.monotonic()
         source = clip.source
-        self._dropped_before = source.inbox.dropped
-        self._last = (source.inbox.dropped, source.reader.received, 0.0, 0.0)
+        self._dropped_before = _lost(source)
+        self._last = (_lost(source), source.reader.received, 0.0, 0.0)
         self._busy_s = 0.0
         self._placed: Observation | Posed | Refused | None = None
         self._silent = False
@@ -262,13 +262,13 @@ class Ticker:
         if lasted < TICK_S:
             return
         source = self._clip.source
-        state = (source.inbox.dropped, source.reader.received, self._busy_s, self._preparer.busy_s)
+        state = (_lost(source), source.reader.received, self._busy_s, self._preparer.busy_s)
         dropped, received, busy, preparing = (new - old for new, old in zip(state, self._last, strict=True))
         self._at, self._last = now, state
         reading = self._gauges.recent(now, TICK_S)
         latency = reading.latency_p95_s if np.isfinite(reading.latency_p95_s) else 0.0
         self._pace.look(now, dropped / max(received, 1), latency, max(busy, preparing) / lasted)
-        self._gauges.dropped = source.inbox.dropped - self._dropped_before
+        self._gauges.dropped = _lost(source) - self._dropped_before
         self._progress("tracking", self._gauges.processed, None)
         silent = now - source.reader.last_s > SILENCE_S and not source.reader.lost
         if silent != self._silent and not source.reader.lost:
@@ -308,3 +308,8 @@ class Ticker:
         if isinstance(self._placed, Refused):
             return f"not placed: {self._placed.reason}"
         return "tracking"
+
+
+def _lost(source: RunningSource) -> int:
+    """Pictures that came in and were too many."""
+    return source.inbox.dropped + source.reader.passed_over

@@ -205,6 +205,7 @@ def _summary(
         "latency_p95_ms": round(1e3 * reading.latency_p95_s, 1),
         "received": reader.received,
         "dropped": reading.dropped,
+        "passed_over": reader.passed_over,
         "damaged": reader.damaged,
         "reconnected": reader.reconnected,
         "quality_step": pace.number,

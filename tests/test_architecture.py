@@ -31,7 +31,8 @@ def test_imports_point_down() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "video_io", "video_io.sources", "video_io.datasets", "video_io.camera_files", "rendering", "rendering.mesh",
+        "video_io", "video_io.sources", "video_io.datasets", "video_io.camera_files", "video_io.running",
+        "video_io.streams", "rendering", "rendering.mesh",
         "rendering.phantom.anatomy", "foundation_adapters", "foundation_adapters.backbones",
         "foundation_adapters.estimator", "endorecon", "endorecon.run", "endorecon.views.report", "endorecon.cli",
     ],

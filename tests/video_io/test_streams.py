@@ -221,6 +221,24 @@ def test_a_file_is_played_at_its_own_pace(write_video: Callable[..., Path]) -> N
     assert [a.time_ns for a in found] == [a.index * 40_000_000 for a in found]
 
 
+def test_decoding_that_is_behind_passes_over_pictures(
+    write_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3 s at 25 a second with a key frame each 10; each decoded picture takes 0.15 s, so that one in four can be."""
+    from video_io.streams._reader import Reader
+
+    monkeypatch.setattr("video_io.streams._reader.BEHIND_S", 0.4)
+    take = Reader._take
+    monkeypatch.setattr(Reader, "_take", lambda *given: (time.sleep(0.15), take(*given)))
+    source = RunningSource(str(write_video(moving(75), options={"g": "10", "bf": "0"})))
+    source.begin()
+    found = read_all(source)
+    assert source.reader.received == 75 and source.reader.passed_over > 10
+    late = [a.arrived_s - source.reader._clock.begun_s - a.time_ns / 1e9 for a in found]
+    assert max(late) < 1e-6  # the arrival of a file's picture is when its time has come
+    assert found[-1].index > 40
+
+
 def test_a_stream_that_ends_and_comes_back(tmp_path: Path) -> None:
     """Two connections, one after the other: one rising time, two recorded files, which hold all that was sent."""
     said: list[str] = []

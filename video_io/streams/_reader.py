@@ -19,6 +19,8 @@ BACK_OFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # waits between tries to connect again; 
 # Pictures that were built on damaged ones are not shown: up to the next key frame, or for so long.
 DISTRUST_S = 2.0
 MOST_JUMP_S = 10.0  # in the time stamps; beyond that they have begun anew
+# Decoding is behind where, for so long, packets hardly had to be waited for; or a file is so late.
+BEHIND_S, LEAST_WAIT = 1.0, 0.03
 _MOST_STAMPS = 256  # packets whose picture has not come out yet
 
 
@@ -53,6 +55,7 @@ class Reader:
     Attributes:
         received, damaged, reconnected: how many pictures came in, were left out as damaged, and connections were made
             again.
+        passed_over: pictures that were not decoded, as decoding was behind; up to the next key frame of the stream.
         last_s: `time.monotonic()` of the last picture.
         lost: whether there is no connection now.
         recorder: keeps the packets; None: nobody does.
@@ -70,7 +73,8 @@ class Reader:
         self._stamps: dict[int, float] = {}  # when the packet with this time stamp came in
         self._clock = _StreamClock()
         self._distrust_until = 0.0
-        self.received = self.damaged = self.reconnected = 0
+        self.received = self.damaged = self.reconnected = self.passed_over = 0
+        self._waited_s, self._window_s, self._passing_over = 0.0, time.monotonic(), False
         self.last_s = time.monotonic()
         self.lost = False
 
@@ -110,6 +114,7 @@ class Reader:
         self._stamps.clear()
         self._clock.new_connection()
         while not self._stop.is_set():
+            begun = time.monotonic()
             try:
                 packet = next(packets)
             except (StopIteration, av.error.EOFError):
@@ -118,8 +123,37 @@ class Reader:
                 return f"nothing came for {self._timeout_s:g} s"
             except (av.FFmpegError, OSError) as error:
                 return redacted(getattr(error, "strerror", None) or str(error), self._source)
-            self._take(packet, connection)
+            waited = time.monotonic() - begun
+            self._look_behind(waited)
+            if self._passes_over(packet, connection):
+                if self.recorder is not None:
+                    self.recorder.packet(packet, connection.stream)
+            else:
+                self._take(packet, connection)
         return "it was asked to"
+
+    def _look_behind(self, waited_s: float) -> None:
+        """Begin to pass over pictures where packets have come faster than they can be decoded for a while."""
+        now = time.monotonic()
+        self._waited_s += waited_s
+        if now - self._window_s < BEHIND_S:
+            return
+        if self._waited_s < LEAST_WAIT * (now - self._window_s):
+            self._passing_over = True
+        self._waited_s, self._window_s = 0.0, now
+
+    def _passes_over(self, packet: Any, connection: Connection) -> bool:
+        """Whether a packet is not decoded; the first one that is again, is a key frame (of a file: one that is not late
+        itself)."""
+        if not self._passing_over or not packet.size:
+            return False
+        late = connection.own_pace and self._clock.late_s(packet.pts, packet.time_base) > BEHIND_S / 4
+        if packet.is_keyframe and not late:
+            self._passing_over = False
+            return False
+        self.received += 1
+        self.passed_over += 1
+        return True
 
     def _take(self, packet: Any, connection: Connection) -> None:
         """Decode one packet, hand its pictures on, and have it recorded."""
@@ -155,6 +189,7 @@ class Reader:
         if connection.own_pace:
             arrived = self._clock.begun_s + time_ns / 1e9
             if (early := arrived - time.monotonic()) > 0:
+                self._waited_s += early
                 self._stop.wait(early)
         index, self.received, self.last_s = self.received, self.received + 1, time.monotonic()
         if picture.is_corrupt or now < self._distrust_until:
@@ -193,6 +228,12 @@ class _StreamClock:
 
     def new_connection(self) -> None:
         self._offset_s = None
+
+    def late_s(self, pts: int | None, base: Any) -> float:
+        """How long ago the time of a picture with this time stamp has come, of an input with a pace of its own."""
+        if pts is None or self._offset_s is None:
+            return 0.0
+        return time.monotonic() - (self.begun_s + float(pts * base) + self._offset_s)
 
     def time_ns(self, seconds: float | None, arrived_s: float) -> int:
         """The time of a picture with this time stamp, which came in at `arrived_s`."""

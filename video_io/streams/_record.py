@@ -53,7 +53,8 @@ class Recorder:
             if self._output is None and not self._begin(source):
                 return
             second = round(1 / packet.time_base)
-            if self._dts is not None and packet.dts is not None and packet.dts < self._dts - second:
+            at = packet.dts if packet.dts is not None else packet.pts
+            if self._dts is not None and at is not None and at < self._dts - second:
                 self._close()  # the times begin anew
                 if not self._begin(source):
                     return
