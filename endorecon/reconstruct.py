@@ -149,7 +149,7 @@ def settle_all(tracker: Tracker, result: Result, work: Work, clock: Clock, focal
 def fuse(
     tracker: Tracker,
     result: Result,
-    make_scene: Callable[[float], TsdfScene],
+    make_scene: Callable[[float], Scene],
     save: Callable[[Observation], None],
     watcher: Watcher,
     work: Work,

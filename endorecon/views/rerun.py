@@ -177,7 +177,7 @@ class RerunView:
         if self._rec is not None:
             self._rec.log("world/splats", _splats(splats), static=True)
             self._has_splats = True
-            self._rec.send_blueprint(_layout(PLOTS, True), make_active=True, make_default=True)
+            self._rec.send_blueprint(_layout(PLOTS, splats=True), make_active=True, make_default=True)
 
     def finished(self, run: Run) -> None:
         if self._rec is None:
@@ -189,10 +189,10 @@ class RerunView:
         self._send_figures()
         self._grade_path(run)
         if isinstance(self._rec, Streams):
-            self._rec.send_blueprint(_layout(PLOTS), make_active=True, make_default=True)
+            self._rec.send_blueprint(_layout(PLOTS, splats=self._has_splats), make_active=True, make_default=True)
         elif self._names and not self._names.issuperset(PLOTS):
             shown = [*(n for n in PLOTS if n in self._names), *sorted(self._names.difference(PLOTS))][: len(PLOTS)]
-            self._rec.send_blueprint(_layout(shown, self._has_splats), make_active=True, make_default=True)
+            self._rec.send_blueprint(_layout(shown, splats=self._has_splats), make_active=True, make_default=True)
         self._rec.flush()
         self._rec.disconnect()
         self._rec = None
@@ -281,8 +281,8 @@ class RerunView:
         return [np.array([c, p0, p1, c, p2, p3, c]), np.array([p1, p2]), np.array([p3, p0])]
 
 
-def _layout(figures: Sequence[str], splats: bool = False) -> rrb.Blueprint:
-    """Scene on the left, pictures on the right, figures below: everything at once."""
+def _layout(figures: Sequence[str], live: bool = False, splats: bool = False) -> rrb.Blueprint:
+    """Scene on the left, pictures on the right, figures below: everything at once. `live` is a run's that goes on."""
     begin, now = rrb.TimeRangeBoundary.infinite(), rrb.TimeRangeBoundary.cursor_relative()
     so_far = rrb.VisibleTimeRanges(
         [rrb.VisibleTimeRange(timeline, start=begin, end=now) for timeline in ("frame", "video_time")]
@@ -297,6 +297,7 @@ def _layout(figures: Sequence[str], splats: bool = False) -> rrb.Blueprint:
             "world/path": so_far,
             "world/keyframes": so_far,
             "world/mesh_grades": rrb.EntityBehavior(visible=False),
+            "world/coverage": rrb.EntityBehavior(visible=False),
             # Gaussians lie on the surface too.
             "world/mesh": rrb.EntityBehavior(visible=not splats),
         },
