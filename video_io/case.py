@@ -24,7 +24,7 @@ from video_io.datasets import open_truth
 from video_io.datasets.phantom import DEPTH_SCALE
 from video_io.errors import InputError
 from video_io.frame import Frame
-from video_io.sources import open_source
+from video_io.sources import images, open_source
 from video_io.sources.base import Source
 from video_io.sources.images import SUFFIXES, natural_key
 from video_io.survey import Survey, survey
@@ -163,7 +163,13 @@ def open_case(path: str | Path, fps: float = 30.0) -> Case:
         InputError: there are no pictures at all.
     """
     path = Path(path).expanduser()
-    source = open_source(path, fps=fps)
+    try:
+        source = open_source(path, fps=fps)
+    except InputError:
+        # A data set that is not whole is what a doctor is for: its pictures are there.
+        if not path.is_dir():
+            raise
+        source = images.open(path, 1, None, fps)
     return case_of(path, source)
 
 
