@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from video_io.camera_files import read_camera
 from video_io.clip import PROBES, Clip
 from video_io.errors import InputError
 from video_io.frame import Frame
-from video_io.sources import open_source
+from video_io.sources import Source, open_source
 
 if TYPE_CHECKING:
     from foundation_adapters.estimator import Estimator
@@ -101,8 +101,8 @@ def reconstruct_video(
     clock, begun, out = Clock(), time.perf_counter(), Path(out).expanduser()
     options = {
         "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
-        "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps,
-        "scene": scene, "splat_minutes": splat_minutes,
+        "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "scene": scene,
+        "splat_minutes": splat_minutes,
     }  # fmt: skip
     make_scene = _scene_maker(scene, splat_minutes)
     go_on = is_unfinished(out) and not overwrite
@@ -110,10 +110,7 @@ def reconstruct_video(
         check_free(out, overwrite)
     with clock.stage("open"):
         source = open_source(input, every, max_frames, fps)
-        probes = source.sample(PROBES)
-        clip = Clip.of(source, read_camera(camera) if camera else source.camera, probes)
-        # Half a second on one core, and not needed before the end.
-        doubts = ThreadPoolExecutor(1, "doctor").submit(quick_findings, input, source, probes)
+        clip, doubts = _looked_at(input, source, camera)
         pose_source = open_poses(poses, poses_unit, source)
         # Loaded once the input is known to be good, so that a wrong one is answered at once.
         from threadpoolctl import threadpool_limits
@@ -149,6 +146,13 @@ def reconstruct_video(
         finish_run(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun, doubts.result())
         view.finished(read_run(run.path))
     return run.path
+
+
+def _looked_at(input: Path, source: Source, camera: Path | None) -> tuple[Clip, Future[list[str]]]:
+    """The clip, and what seems wrong with it: half a second on one core, and not needed before the end."""
+    probes = source.sample(PROBES)
+    doubts = ThreadPoolExecutor(1, "doctor").submit(quick_findings, input, source, probes)
+    return Clip.of(source, read_camera(camera) if camera else source.camera, probes), doubts
 
 
 def finish_run(

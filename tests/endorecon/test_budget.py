@@ -203,7 +203,7 @@ def test_evaluate_with_a_ct_tells_the_budget(clip, tmp_path, capsys):
     assert "surface to CT" in told and "where the error comes from, 16 frames (true depth: truth)" in told
     assert max(map(len, told.splitlines())) < 160
     assert main(["evaluate", str(tmp_path / "run")]) == 2
-    assert "give --truth FOLDER, or --ct FILE" in capsys.readouterr().err
+    assert "0 truths; expected one truth" in capsys.readouterr().err
     assert "rigid, scale 1)" in told and "own fit" in told
 
 
