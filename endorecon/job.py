@@ -141,8 +141,6 @@ def reconstruct_video(
             clip, estimator, tracker, lambda depth: make_scene(depth, setting),
             lambda o: run.depth(o.frame.index, o.depth, o.confidence), view, work, clock, progress, intrinsics.prior,
         )  # fmt: skip
-        if not tracker.placed:
-            raise nothing_placed(result)
         finish_run(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun, doubts.result())
         view.finished(read_run(run.path))
     return run.path
@@ -159,7 +157,13 @@ def finish_run(
     run: RunWriter, clip: Clip, result: Result, given: GivenPoses | None, intrinsics: Intrinsics, estimator: Estimator,
     resumed: int, clock: Clock, begun: float, notes: Sequence[str] = (), **more: Any,
 ) -> None:  # fmt: skip
-    """Write what is known at the end; `notes` and `more` are further warnings and values for run.yaml."""
+    """Write what is known at the end; `notes` and `more` are further warnings and values for run.yaml.
+
+    Raises:
+        InputError: not one frame was placed.
+    """
+    if not result.segments:
+        raise nothing_placed(result)
     used = result.segments[result.main].camera
     run.camera(used, clip.view.source_camera(used), clip.view, intrinsics.prior is not None, intrinsics.note)
     run.finish(

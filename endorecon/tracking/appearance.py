@@ -20,6 +20,7 @@ from endorecon.tracking.features import FeatureImage, sample
 Float32 = NDArray[np.float32]
 Int = NDArray[np.int64]
 
+WIDTH = 160  # of the image that features are sought in (SIFT doubles it): places are known by what is coarse
 WORDS, SAMPLE = 256, 20_000  # of the vocabulary, and descriptors that it is made from
 LEAST_CONTRAST = 0.015  # of a SIFT feature; half of what is usual: tissue is smooth
 LEAST_RATIO = 0.85  # nearest over second nearest distance
@@ -53,11 +54,14 @@ class Appearance:
 def describe(image: FeatureImage, log_net: NDArray[np.floating], count: int) -> Appearance:
     """The `count` strongest features of an image, never on highlights or outside the field of view."""
     sift = cv2.SIFT_create(nfeatures=count, contrastThreshold=LEAST_CONTRAST)
-    points, found = sift.detectAndCompute(image.normalised, image.usable)
+    height, width = image.normalised.shape
+    size = (min(width, WIDTH), max(round(height * min(1, WIDTH / width)), 1))
+    picture = cv2.resize(image.normalised, size, interpolation=cv2.INTER_AREA)
+    points, found = sift.detectAndCompute(picture, cv2.resize(image.usable, size, interpolation=cv2.INTER_NEAREST))
     if found is None or not len(points):
         return Appearance(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8), np.zeros(0, np.float32))
     # OpenCV counts from the pixel's centre.
-    pixels = np.array([p.pt for p in points], np.float32) + 0.5
+    pixels = (np.array([p.pt for p in points], np.float32) + 0.5) * np.float32([width / size[0], height / size[1]])
     root = np.sqrt(found / np.maximum(found.sum(1, keepdims=True), 1e-6))
     return Appearance(pixels, np.clip(np.round(_QUANTUM * root), 0, 255).astype(np.uint8), sample(log_net, pixels))
 

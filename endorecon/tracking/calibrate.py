@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from endorecon.ahead import ahead
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.refine import FocalPrior, adjust_keyframes
 from endorecon.tracking.tracker import Tracker, TrackerSettings
@@ -56,7 +57,7 @@ def calibrate(frames: Iterator[Frame], estimates: Estimates, camera: Camera, pri
         if not more:
             break
         read += len(more)
-        for frame, net in estimates(more):
+        for frame, net in ahead(estimates(more), 4):
             tracker.place(frame, net)
         scene = max(tracker.segments, key=len, default=None)
         if scene is None or len(scene) < LEAST_FRAMES or len(scene.keyframes) < LEAST_KEYFRAMES:

@@ -35,7 +35,7 @@ LEAST_ZOOM, MOST_ZOOM = 0.3, 4.0  # of a patch's area
 OVERCONFIDENCE, SURE_STD, STIFFNESS, START_STD = 3.0, 0.01, 0.03, 0.2
 # Other views: the nearest ones, before and after, from where the tissue is seen with these parallaxes (the base line
 # over the median distance), among so many frames. Where the camera moves less, the farthest one has to do.
-PARALLAXES, MOST_FRAMES, LEAST_PARALLAX = (0.08, 0.16, 0.3), 40, 0.02
+PARALLAXES, MOST_FRAMES, LEAST_PARALLAX = (0.1, 0.3), 40, 0.02
 FINE_PX, COARSE_PX = 1.0, 10.0  # the texture that is compared lies between these scales
 _ITERATIONS = 6
 _STEP, _STILL = 1e-3, 2e-3
