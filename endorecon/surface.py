@@ -48,6 +48,8 @@ class Surface:
         # What is near and seen speaks for what is not.
         near, total = (cv2.GaussianBlur(x, (0, 0), REACH_PX) for x in (weight * gap, weight))
         change = weight * gap + (1 - weight) * np.where(seen, 0, near / np.maximum(total, 0.1))
+        # Specks of surface in the air, as moving things leave them, say nothing of what is around them.
+        change = cv2.medianBlur(change.astype(np.float32), 3)
         mean = own + change - cv2.resize(np.log(net.distance), size, interpolation=cv2.INTER_AREA)
         std = cv2.resize(correction.std, size, interpolation=cv2.INTER_LINEAR)
         return Correction(mean.astype(np.float32), std)
