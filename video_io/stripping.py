@@ -96,7 +96,7 @@ def orientation(path: Path) -> int:
     try:
         with Image.open(path) as image:
             return int(image.getexif().get(0x0112, 1))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
         return 1
 
 

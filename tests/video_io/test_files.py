@@ -123,3 +123,18 @@ def test_opencv_files_that_are_damaged(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.yml").write_text(text)
     with pytest.raises(InputError, match="can't be used"):
         read_camera(tmp_path / "c.yml")
+
+
+def test_a_picture_that_claims_more_pixels_than_memory(tmp_path: Path) -> None:
+    """The header of a bitmap says 60,000 x 60,000: it is damaged, and the others are read."""
+    from PIL import Image
+
+    from video_io.sources import open_source
+
+    for number in range(3):
+        Image.new("RGB", (64, 64), (120, 40, 30)).save(tmp_path / f"{number}.bmp")
+    data = bytearray((tmp_path / "2.bmp").read_bytes())
+    data[18:26] = (60_000).to_bytes(4, "little") * 2
+    (tmp_path / "2.bmp").write_bytes(data)
+    source = open_source(tmp_path)
+    assert [frame.index for frame in source.frames()] == [0, 1]

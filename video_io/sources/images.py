@@ -208,5 +208,5 @@ def _header_size(path: Path) -> tuple[int, int] | None:
         with builtins.open(path, "rb") as file, Image.open(file) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             return image.size[::-1] if turned else image.size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
         return None
