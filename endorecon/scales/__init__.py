@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -62,7 +63,7 @@ def add_estimate(run: Run, estimate: ScaleEstimate) -> Run:
         _rescale(run, factor)
     others = [e for e in listed if e is not used]
     info = {
-        **run.info,
+        **_with_light(run.info, factor),
         "unit": "mm",
         "unit_mm": used.mm_per_unit,
         "scale": f"mm: {used.source}, give or take {100 * used.log_std:.2g} %" + _disagreement(used, others),
@@ -83,6 +84,14 @@ def add_estimate(run: Run, estimate: ScaleEstimate) -> Run:
         told = f"<p class='scale'>{html.escape(line, quote=False)}</p>"
         _replace(run.report_path, re.sub(r"<p class='scale'>.*?</p>", lambda _: told, page, count=1, flags=re.DOTALL))
     return read_run(run.path)
+
+
+def _with_light(info: dict[str, Any], factor: float) -> dict[str, Any]:
+    """The values of run.yaml with the depth that the Gaussians' light is told for, in the new unit."""
+    light = (info.get("splats") or {}).get("light")
+    if not light:
+        return info
+    return {**info, "splats": {**info["splats"], "light": {**light, "usual_depth": light["usual_depth"] * factor}}}
 
 
 def _disagreement(used: ScaleEstimate, others: Sequence[ScaleEstimate]) -> str:
@@ -118,11 +127,22 @@ def _rescale(run: Run, factor: float) -> None:
         replace(run.trajectory, world_from_cam=poses).write_tum(staging / "trajectory.tum")
         if run.mesh_path is not None:
             writer.mesh(read_mesh(run.mesh_path).transformed(np.eye(4), factor))
+            _rescale_splats(run.path / "scene", staging / "scene", factor)
         _swap(run.path, staging, ["depth", "trajectory.tum"] + (["scene"] if run.mesh_path is not None else []))
     except OSError as error:
         raise InputError(f"can't write to '{run.path}' ({error.strerror}); free some space and try again") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _rescale_splats(scene: Path, staging: Path, factor: float) -> None:
+    if not (scene / "splats.ply").is_file():
+        return
+    from endorecon.scenes._splat_model import read_splats, write_splats
+
+    splats = read_splats(scene / "splats.ply").scaled(factor)
+    for path in sorted(scene.glob("splats.*")):
+        write_splats(splats, staging / path.name)
 
 
 def _swap(folder: Path, staging: Path, names: Sequence[str]) -> None:

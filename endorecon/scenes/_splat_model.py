@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,11 @@ class Splats:
         alpha = 1 / (1 + np.exp(-self.opacities[:, None]))
         return np.rint(255 * np.concatenate([rgb, alpha], 1)).astype(np.uint8)
 
+    def scaled(self, factor: float) -> Splats:
+        """The same in a world whose lengths are `factor` times as long."""
+        scales = self.scales + np.float32(np.log(factor))
+        return replace(self, means=self.means * np.float32(factor), scales=scales)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """The arrays as tensors, by name."""
         import torch
@@ -118,7 +123,7 @@ def rasterize_raw(
     return rasterize(
         raw["means"], raw["quats"], torch.exp(raw["scales"]), torch.sigmoid(raw["opacities"]), colors, view, k,
         camera.width, camera.height, sh_degree=degree, camera_model=camera.model,
-        radial_coeffs=torch.tensor([radial]) if radial else None, **options,
+        radial_coeffs=torch.tensor([radial]) if radial else None, backend="cpu", **options,
     )  # type: ignore[arg-type]  # fmt: skip
 
 

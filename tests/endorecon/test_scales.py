@@ -67,6 +67,22 @@ def test_everything_is_brought_to_millimetres(run: Run) -> None:
     assert not [p for p in after.path.iterdir() if p.name.startswith(".")]
 
 
+def test_gaussians_are_brought_to_millimetres_too(run: Run) -> None:
+    from endorecon.scenes._splat_model import Splats, read_splats, write_splats
+
+    own = Splats(
+        np.float32([[0, 0, 10], [1, 2, 8]]), np.float32([[1, 0, 0, 0]] * 2), np.zeros((2, 3), np.float32),
+        np.zeros(2, np.float32), np.zeros((2, 1, 3), np.float32), np.zeros((2, 0, 3), np.float32),
+    )  # fmt: skip
+    for name in ("splats.ply", "splats.splat"):
+        write_splats(own, run.path / "scene" / name)
+    scaled = add_estimate(run, ScaleEstimate("a ruler", 2.0, 0.01))
+    found = read_splats(scaled.path / "scene" / "splats.ply")
+    np.testing.assert_allclose(found.means, 2 * own.means)
+    np.testing.assert_allclose(found.scales, np.log(2), rtol=1e-6)
+    assert (scaled.path / "scene" / "splats.splat").stat().st_size == 2 * 32
+
+
 def test_nothing_is_lost_where_the_exchange_fails(run: Run) -> None:
     """The last thing to be exchanged can't be: a folder without a new one."""
     before = (run.path / "trajectory.tum").read_text()
