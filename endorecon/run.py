@@ -327,7 +327,7 @@ def read_run(path: str | Path) -> Run:
         working, source = (Camera.from_dict(camera), Camera.from_dict(camera["source"])) if camera else (None, None)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"the run in '{path}' is damaged ({reason}); reconstruct again with --overwrite") from error
     estimated, note = (bool(camera.get("estimated")), str(camera.get("note", ""))) if camera else (False, "")
@@ -408,12 +408,11 @@ def _read_frames(path: Path) -> tuple[FrameRow, ...]:
     if not path.is_file():
         return ()
     rows = []
-    with open(path, newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            figures = {name: float(value) for name, value in line.items() if name not in _FIXED and value}
-            time_ns, key = round(float(line["time_s"]) * 1e9), line["keyframe"] == "1"
-            index, segment, grade = int(line["index"]), int(line["segment"]), line.get("grade") or ""
-            rows.append(FrameRow(index, time_ns, line["status"], line["reason"], segment, key, figures, grade))
+    for line in csv.DictReader(io.StringIO(read_text(path))):
+        figures = {name: float(value) for name, value in line.items() if name not in _FIXED and value}
+        time_ns, key = round(float(line["time_s"]) * 1e9), line["keyframe"] == "1"
+        index, segment, grade = int(line["index"]), int(line["segment"]), line.get("grade") or ""
+        rows.append(FrameRow(index, time_ns, line["status"], line["reason"], segment, key, figures, grade))
     return tuple(rows)
 
 

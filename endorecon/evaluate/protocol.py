@@ -252,6 +252,11 @@ class RunRecord:
             )
         self.indices = [row.index for row in rows]
         poses = [at[row.time_ns] for row in rows]
+        if (np.diff(poses) <= 0).any():
+            raise InputError(
+                f"frames.csv in '{run.path}' is not in the order of time; expected it as it was written; reconstruct "
+                "again"
+            )
         self.trajectory = Trajectory(run.trajectory.times_ns[poses], run.trajectory.world_from_cam[poses])
         self.view = _read_view(run.path / "camera.json")
 
