@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "card.json"
 _UNKNOWN = "not recorded"
+MOST_MB = 2000  # of the tensors
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,8 @@ def read_card(folder: Path) -> Card:
     try:
         told = parse_json(read_text(path))
         card = Card(**{f.name: told[f.name] for f in fields(Card)})
+        if not isinstance(card.tasks, list) or not all(isinstance(task, str) for task in card.tasks):
+            raise ValueError(f"its tasks are {card.tasks!r:.50}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no card of an adapter ({error!r}): copy the adapter's folder again") from error
     tasks = tuple(card.tasks)
@@ -327,11 +330,14 @@ def _inject(network: nn.Module, folder: Path, adapter: str, card: Card, base: st
             f"{folder / CONFIG} is no configuration of an adapter ({_line(error)}): copy the adapter's folder again"
         ) from error
     config.inference_mode, config.base_model_name_or_path = True, None
+    if getattr(config, "megatron_config", None) is not None:
+        # peft would import the module that the file names.
+        raise InputError(f"{folder / CONFIG} asks for Megatron, which is not used here: train the adapter without it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft warns of names; what matters is checked below
             return get_peft_model(network, config, adapter)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, NotImplementedError, ImportError) as error:
         _strip(network)
         raise InputError(
             f"the {kind} adapter in {folder}, for '{card.base}', does not fit '{base}' ({_line(error)}): use the "
@@ -371,6 +377,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"no {path.name} in {path.parent}: expected the weights of the adapter as safetensors")
     try:
+        if (size_mb := path.stat().st_size / 1e6) > MOST_MB:
+            raise ValueError(f"it has {size_mb:.0f} MB, and no adapter has more than {MOST_MB}")
         return load_file(str(path))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{path} is broken ({_line(error)}): copy the adapter's folder again") from error

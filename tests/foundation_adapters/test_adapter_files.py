@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,11 @@ def _longer(tensors: dict) -> None:
     tensors["base_model.model.0.gdvlora_u"] = torch.ones(3)
 
 
+def _change(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "garbage": (lambda f: (f / "adapter_model.safetensors").write_bytes(b"no tensors"), "is broken .*copy the adapter"),
     "cut": (
@@ -95,6 +101,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / "card.json").write_text((f / "card.json").read_text().replace("pose", "sound")),
         r"names the tasks \['depth', 'sound'\]",
     ),
+    "no tasks": (lambda f: _change(f / "card.json", tasks=True), "its tasks are True"),
+    "odd tasks": (lambda f: _change(f / "card.json", tasks=[{"depth": 1}]), "its tasks are"),
+    # peft would import whatever module is named.
+    "megatron": (
+        lambda f: _change(f / "adapter_config.json", peft_type="LORA", megatron_config={"a": 1}), "asks for Megatron"
+    ),
+    "huge": (lambda f: os.truncate(f / "adapter_model.safetensors", 6_000_000_000), "it has 6000 MB"),
 }  # fmt: skip
 
 
