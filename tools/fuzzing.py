@@ -430,8 +430,16 @@ def _layouts() -> dict[str, Target]:
     own = {"phantom": _phantom, "c3vd": _c3vd, "simcol": _simcol, "jhu_sfm": _jhu}
     found = {f"data_{name}": Target(own.get(name, _phantom), _read_truth) for name in layouts()}
     for name, seed in _made_layouts():
-        found[f"data_{name}_made"] = Target(seed, _read_truth)
+        found[f"data_{name}_made"] = Target(seed, _read_inside)
     return found
+
+
+def _read_inside(folder: Path) -> object:
+    """The first folder, from the top, that is of a known layout."""
+    from video_io.datasets import layout_of
+
+    places = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())]
+    return _read_truth(next((place for place in places if layout_of(place) is not None), folder))
 
 
 def _made_layouts() -> Iterator[tuple[str, Callable[[Path], None]]]:

@@ -202,6 +202,19 @@ def files_in(folder: Path, pattern: str = "*") -> tuple[Path, ...]:
     return tuple(sorted((p for p in found if not p.name.startswith(".")), key=natural_key))
 
 
+def text_in(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InputError: it is missing, too large, or no text.
+    """
+    try:
+        return read_text(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"'{path}' can't be read ({reason}); expected a text file; complete the folder") from error
+
+
 def numbers_in(path: Path, expected: str) -> Iterator[tuple[int, list[float]]]:
     """The numbers of each line of a text file that has some, with the line's number; commas count as blanks.
 

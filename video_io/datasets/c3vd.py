@@ -31,6 +31,7 @@ from video_io.datasets.base import (
     rigid,
 )
 from video_io.errors import InputError
+from video_io.files import read_text
 from video_io.sources.images import natural_key
 from video_io.trajectory import Trajectory
 
@@ -81,7 +82,7 @@ def camera_of(folder: Path, size: tuple[int, int]) -> Camera | None:
         return camera
     for path in sorted(folder.glob("*intrinsics*.txt")) + sorted(folder.glob("cam*.txt")):
         try:
-            return scaramuzza_camera(path.read_text(), *size)
+            return scaramuzza_camera(read_text(path), *size)
         except (ValueError, OSError) as error:
             raise InputError(
                 f"'{path}' can't be used as a camera ({error}); expected cx, cy, a0, a2, a3, a4 by name; fetch it again"

@@ -25,8 +25,10 @@ from video_io.datasets.base import (
     frame_times,
     from_quaternions,
     image_size,
+    text_in,
 )
 from video_io.errors import InputError
+from video_io.files import read_bytes
 from video_io.sources.images import natural_key
 from video_io.trajectory import Trajectory
 
@@ -143,7 +145,7 @@ def _file(folder: Path, place: Path, name: str) -> Path:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    return (line for line in path.read_text().splitlines() if not line.startswith("#"))
+    return (line for line in text_in(path).splitlines() if not line.startswith("#"))
 
 
 def _text_cameras(path: Path) -> Iterator[tuple[int, Camera]]:
@@ -180,11 +182,18 @@ def _text_points(path: Path) -> dict[int, NDArray[np.float64]]:
 # -- binary -------------------------------------------------------------------------------------------------------
 
 
+MOST_MB = 4000  # of points and their tracks
+
+
 class _Bytes:
     """A binary file that is read piece by piece and never beyond its end."""
 
     def __init__(self, path: Path) -> None:
-        self.data, self.at = path.read_bytes(), 0
+        self.at = 0
+        try:
+            self.data = read_bytes(path, MOST_MB)
+        except (OSError, ValueError) as error:
+            raise InputError(f"'{path}' can't be read ({error}); expected a COLMAP model; fetch it again") from error
 
     def take(self, form: str) -> tuple:  # type: ignore[type-arg]
         values = struct.unpack_from("<" + form, self.data, self.at)

@@ -28,6 +28,7 @@ from video_io.datasets.base import (
     from_quaternions,
     image_size,
     rigid,
+    text_in,
 )
 from video_io.errors import InputError
 from video_io.footage import Footage
@@ -118,7 +119,7 @@ def _simulated(folder: Path) -> Truth:
 
 def _poses(path: Path, images: tuple[Path, ...]) -> Trajectory:
     """The poses of the images, by number, of `path`'s rows, which count from 0."""
-    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    lines = [line for line in text_in(path).splitlines() if line.strip()]
     try:
         rows = np.array([[float(v) for v in line.replace(",", ";").split(";")[:7]] for line in lines[1:]]).reshape(
             -1, 7

@@ -27,6 +27,7 @@ from video_io.datasets.base import (
     matrix_in,
     read_depth_image,
     rigid,
+    text_in,
 )
 from video_io.errors import InputError
 from video_io.trajectory import Trajectory
@@ -88,7 +89,7 @@ def _poses(folder: Path, images: tuple[Path, ...]) -> Trajectory | None:
     files = sorted((folder / "Poses").glob("*.csv"))
     if not files:
         return None
-    lines = [line for line in files[0].read_text().splitlines() if line.strip()]
+    lines = [line for line in text_in(files[0]).splitlines() if line.strip()]
     if lines and re.search("[A-Za-z]{2}", lines[0]):
         lines = lines[1:]
     try:

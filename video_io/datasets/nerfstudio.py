@@ -8,7 +8,7 @@ unit means nothing.
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from video_io.datasets.base import (
     rigid,
 )
 from video_io.errors import InputError
+from video_io.files import parse_json, read_text
 from video_io.sources.images import SUFFIXES, natural_key
 from video_io.trajectory import Trajectory
 
@@ -47,7 +48,7 @@ def open(folder: Path) -> Truth:
     """Open the folder; see `open_truth`."""
     path = folder / "transforms.json"
     try:
-        told = json.loads(path.read_text())
+        told = parse_json(read_text(path))
         frames = sorted(told["frames"], key=lambda f: natural_key(Path(str(f["file_path"]))))
         matrices = np.array([f["transform_matrix"] for f in frames], float).reshape(-1, 4, 4)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -88,7 +89,8 @@ def open(folder: Path) -> Truth:
 
 def _file(folder: Path, name: str, where: Path) -> Path:
     path = folder / name
-    if folder.resolve() not in path.resolve().parents:
+    # Not `resolve`, which fails for links in a circle.
+    if not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
         raise InputError(f"'{where}' names '{name[:80]}', outside its folder; expected files inside it; move them in")
     # The layout's older form leaves the suffix out.
     found = next((p for p in (path, *(path.with_name(path.name + s) for s in sorted(SUFFIXES))) if p.is_file()), None)

@@ -13,7 +13,6 @@ distortion.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from video_io.datasets.base import (
     rigid,
 )
 from video_io.errors import InputError
+from video_io.files import parse_json, read_text
 from video_io.footage import Footage
 from video_io.stereo import Pairs, Rig
 from video_io.trajectory import Trajectory
@@ -158,7 +158,7 @@ def _facts(data: Path) -> dict[int, dict[str, Any]]:
     entries = ((n, p.read_bytes()) for n, p in files) if files else packed
     for name, content in entries:
         try:
-            values = json.loads(content)
+            values = parse_json(content.decode())
             if not isinstance(values, dict):
                 raise TypeError("it is no object")
             pose = np.array(values["camera-pose"], float) if "camera-pose" in values else None
@@ -287,7 +287,7 @@ def _rectified(
 
 def _reprojection(path: Path) -> NDArray[np.float64]:
     try:
-        q = np.array(json.loads(path.read_text())["reprojection-matrix"], float)
+        q = np.array(parse_json(read_text(path))["reprojection-matrix"], float)
         if q.shape != (4, 4) or not q[2, 3] > 0 or q[3, 2] == 0:
             raise ValueError("it is no 4 x 4 matrix with a focal length and a baseline")
     except (OSError, ValueError, KeyError, TypeError) as error:

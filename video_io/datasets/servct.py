@@ -7,7 +7,6 @@ none. The pairs are single shots: there are no poses.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from video_io.datasets.base import (
     read_picture,
 )
 from video_io.errors import InputError
+from video_io.files import parse_json, read_text
 from video_io.stereo import Pairs, Rig
 
 REFERENCES = ("Reference_CT", "Ground_truth_CT")
@@ -75,7 +75,7 @@ def open(folder: Path) -> Truth:
 def _rig(path: Path, size: tuple[int, int]) -> Rig:
     """The rectified cameras from the projection matrices P1 and P2, whose last column is -f times the baseline."""
     try:
-        values = json.loads(path.read_text())
+        values = parse_json(read_text(path))
         if not isinstance(values, dict):
             raise TypeError("it is no object")
         p1, p2 = (np.array(_entry(values[name]), float).reshape(3, 4) for name in ("P1", "P2"))

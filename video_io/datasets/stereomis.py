@@ -26,6 +26,7 @@ from video_io.datasets.base import (
     read_mask_image,
     read_picture,
     table_in,
+    text_in,
 )
 from video_io.errors import InputError
 from video_io.footage import Footage
@@ -112,7 +113,7 @@ def _split(folder: Path) -> list[str]:
     """What the data set says about which frames to use."""
     notes = []
     for path in sorted(folder.glob("*_split.csv")):
-        rows = [line.split(",") for line in path.read_text().splitlines()]
+        rows = [line.split(",") for line in text_in(path).splitlines()]
         ranges = [f"{a.strip()} to {b.strip()}" for a, b in (r[:2] for r in rows if len(r) >= 2) if a.strip().isdigit()]
         if ranges:
             notes.append(f"{path.name}: frames {', '.join(ranges)} are meant to be used")

@@ -24,6 +24,7 @@ from video_io.datasets.base import (
     matrix_in,
     read_depth_image,
     table_in,
+    text_in,
 )
 from video_io.errors import InputError
 from video_io.trajectory import Trajectory
@@ -85,7 +86,7 @@ def open(folder: Path) -> Truth:
 def _listed(folder: Path, name: str) -> tuple[NDArray[np.float64], list[Path]]:
     """Times and paths of a list of images."""
     seconds, paths = [], []
-    for number, line in enumerate((folder / name).read_text().splitlines(), 1):
+    for number, line in enumerate(text_in(folder / name).splitlines(), 1):
         words = line.split("#")[0].split(maxsplit=1)
         if not words:
             continue
