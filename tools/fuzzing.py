@@ -452,8 +452,12 @@ def _made_layouts() -> Iterator[tuple[str, Callable[[Path], None]]]:
     for name, function in inspect.getmembers(made_layouts, inspect.isfunction):
         if list(inspect.signature(function).parameters)[:2] == ["folder", "clip"]:
 
-            def seed(folder: Path, function: Callable[..., Any] = function) -> None:
-                function(folder, made_layouts.made("stereo", right=True))
+            # Some layouts are of one lens only.
+            lens = {"c3vd": "omnidirectional", "c3vdv2": "omnidirectional"}.get(name, "stereo")
+            lens = "fisheye" if name.startswith("endomapper") else lens
+
+            def seed(folder: Path, function: Callable[..., Any] = function, lens: str = lens) -> None:
+                function(folder, made_layouts.made(lens, right=True))
 
             yield name, seed
 
