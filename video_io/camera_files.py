@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,17 @@ def _from_json(values: Any) -> Camera:
         fx, fy, cx, cy, *k = (_number(values, n) for n in ("fx", "fy", "cx", "cy", "k1", "k2", "k3", "k4"))
         return Camera.from_opencv(_size(width), _size(height), [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], k, fisheye=True)
     return Camera.from_dict({**values, "model": model.lower(), "width": _size(width), "height": _size(height)})
+
+
+def opencv_matrices(text: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The matrices of an OpenCV storage (YAML or XML) that it has under these names, flat.
+
+    Raises:
+        ValueError: it is no such storage.
+    """
+    nodes = _xml_nodes(text) if text.lstrip().startswith("<") else _yaml_nodes(text)
+    found = {name: _matrix(nodes, (name,)) for name in names}
+    return {name: matrix for name, matrix in found.items() if matrix is not None and matrix.size}
 
 
 def _from_opencv(text: str) -> Camera:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from video_io.camera import Camera
 from video_io.camera_files import read_camera
 from video_io.datasets import open_truth
+from video_io.datasets.base import imread
 from video_io.datasets.phantom import DEPTH_SCALE
 from video_io.errors import InputError
 from video_io.frame import Frame
@@ -260,7 +261,7 @@ def packet_times(path: Path) -> NDArray[np.float64] | None:
 
 def read_raw(path: Path) -> NDArray[Any] | None:
     """The stored values of an image, one channel, all bits kept; None where it can't be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    image = imread(path)
     return image if image is None or image.ndim == 2 else np.ascontiguousarray(image[..., 0])
 
 

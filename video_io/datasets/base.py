@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from video_io.camera import Camera
 from video_io.errors import InputError
-from video_io.files import read_text
+from video_io.files import read_bytes, read_text
 from video_io.footage import Footage
 from video_io.sources.images import SUFFIXES, natural_key
 from video_io.stereo import Pairs
@@ -122,7 +122,7 @@ def read_depth_image(path: Path, least_bits: int = 16) -> NDArray[np.generic]:
     Raises:
         InputError: the file can't be read, or has 8 bits where 16 are expected, which is too coarse to be depth.
     """
-    image = _imread(path)
+    image = imread(path)
     if image is None:
         raise InputError(f"depth image '{path}' can't be read; expected an intact 16-bit PNG or TIFF; fetch it again")
     if image.dtype == np.uint8 and least_bits > 8:
@@ -144,7 +144,10 @@ def read_points_image(path: Path, data: bytes | None = None) -> NDArray[np.float
     """
     if data is None and not path.is_file():
         raise InputError(f"'{path}' is missing; expected a TIFF of points x, y, z; complete the folder")
-    raw = np.frombuffer(path.read_bytes() if data is None else data, np.uint8)
+    try:
+        raw = np.frombuffer(read_bytes(path, 1000) if data is None else data, np.uint8)
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' can't be read ({error}); expected a TIFF of points; fetch it again") from error
     image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
     if image is None or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(f"'{path}' can't be read as an image of points; expected a TIFF of x, y, z; fetch it again")
@@ -174,7 +177,7 @@ def read_mask_image(path: Path, size: tuple[int, int]) -> Mask:
     Raises:
         InputError: it can't be read.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    image = imread(path, cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise InputError(f"mask '{path}' can't be read; expected an intact picture; fetch it again")
     if image.shape != (size[1], size[0]):
@@ -188,7 +191,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: it can't be read.
     """
-    image = _imread(path)
+    image = imread(path)
     if image is None:
         raise InputError(f"image '{path}' can't be read; expected an intact picture; fetch it again")
     return image.shape[1], image.shape[0]
@@ -273,10 +276,11 @@ def matrix_in(path: Path) -> NDArray[np.float64]:
     return matrix
 
 
-def _imread(path: Path) -> NDArray[np.generic] | None:
+def imread(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[np.generic] | None:
+    """An image file's stored values, or None where it can't be read."""
     # a pipe would block for ever; a header may claim more pixels than memory
     try:
-        return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+        return cv2.imread(str(path), flags) if path.is_file() else None
     except cv2.error:
         return None
 

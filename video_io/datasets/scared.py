@@ -25,18 +25,20 @@ from numpy.typing import NDArray
 
 from video_io.archive import Archive
 from video_io.camera import Camera
+from video_io.camera_files import opencv_matrices
 from video_io.datasets.base import (
     Depth,
     Truth,
     files_in,
     frame_times,
     image_size,
+    imread,
     read_picture,
     read_points_image,
     rigid,
 )
 from video_io.errors import InputError
-from video_io.files import parse_json, read_text
+from video_io.files import TEXT_MB, parse_json, read_bytes, read_text
 from video_io.footage import Footage
 from video_io.stereo import Pairs, Rig
 from video_io.trajectory import Trajectory
@@ -155,7 +157,7 @@ def _facts(data: Path) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     files = [(p.name, p) for p in (data / "frame_data").glob("*.json")]
     packed = Archive(data / "frame_data.tar.gz").members(".json") if (data / "frame_data.tar.gz").is_file() else ()
-    entries = ((n, p.read_bytes()) for n, p in files) if files else packed
+    entries = ((n, read_bytes(p, TEXT_MB)) for n, p in files) if files else packed
     for name, content in entries:
         try:
             values = parse_json(content.decode())
@@ -202,19 +204,15 @@ def _calibration(
 def _yaml(path: Path | None) -> dict[str, NDArray[np.float64]]:
     if path is None:
         return {}
-    storage = cv2.FileStorage()
+    names = {"M1": "KL", "M2": "KR", "D1": "DL", "D2": "DR", "R": "R", "T": "T"}
+    shapes = {"M1": (3, 3), "M2": (3, 3), "R": (3, 3), "T": (3, 1), "D1": (1, -1), "D2": (1, -1)}
     try:
-        if not storage.open(str(path), cv2.FILE_STORAGE_READ):
-            raise InputError(
-                f"'{path}' can't be read; expected OpenCV's YAML with M1, D1, M2, D2, R, T; fetch it again"
-            )
-        names = {"M1": "KL", "M2": "KR", "D1": "DL", "D2": "DR", "R": "R", "T": "T"}
-        nodes = {ours: storage.getNode(theirs) for theirs, ours in names.items()}
-        return {name: node.mat() for name, node in nodes.items() if not node.empty()}
-    except cv2.error as error:
-        raise InputError(f"'{path}' can't be read; expected OpenCV's YAML with M1, D1, R, T; fetch it again") from error
-    finally:
-        storage.release()
+        found = opencv_matrices(read_text(path), names)
+        return {names[name]: matrix.reshape(shapes[name]) for name, matrix in found.items()}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"'{path}' can't be read ({error}); expected OpenCV's YAML with M1, D1, M2, D2, R, T; fetch it again"
+        ) from error
 
 
 def _trajectory(
@@ -273,7 +271,7 @@ def _rectified(
     def depth(index: int) -> Depth:
         number = numbers[index]
         matrix = _reprojection(matrices[number])
-        disparity = cv2.imread(str(disparities[number]), cv2.IMREAD_UNCHANGED)
+        disparity = imread(disparities[number])
         if disparity is None or disparity.ndim != 2:
             raise InputError(
                 f"'{disparities[number]}' can't be read as a disparity; expected one channel; fetch it again"
