@@ -30,8 +30,8 @@ REACH_PX = 3  # over which a patch's plane is measured
 MOST_SHIFT = 0.3  # of the log distance
 LEAST_CORRELATION = 0.3
 LEAST_ZOOM, MOST_ZOOM = 0.3, 4.0  # of a patch's area
-# Chosen on five phantom clips (of `endorecon simulate`): patches err by about three times what their images say, by .01
-# at least; the shifts of neighbours differ by .03; and they are all believed before the start is.
+# Chosen on four phantom clips (docs/results.md says what stood beside them): patches err by about three times what
+# their images say, by .01 at least; the shifts of neighbours differ by .03; and they are all believed before the start.
 OVERCONFIDENCE, SURE_STD, STIFFNESS, START_STD = 3.0, 0.01, 0.03, 0.2
 # Other views: the nearest ones, before and after, from where the tissue is seen with these parallaxes (the base line
 # over the median distance), among so many frames. Where the camera moves less, the farthest one has to do.
