@@ -55,6 +55,33 @@ class Source(Protocol):
         ...
 
 
+class Stills:
+    """The part of a `Source` that is alike for all whose frames are files or pieces that can be read in any order."""
+
+    _chosen: list[int]
+    skipped: list[tuple[int, str]]
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames in order; see `Source.frames`."""
+        self.skipped = skipped = []
+        for index in self._chosen:
+            frame = self._read(index)
+            if isinstance(frame, str):
+                skipped.append((index, frame))
+            else:
+                yield frame
+
+    def sample(self, count: int) -> list[Frame]:
+        """See `Source.sample`; the indices are exact."""
+        at = np.unique(np.linspace(0, len(self._chosen) - 1, count).round().astype(int))
+        read = [self._read(self._chosen[i]) for i in at]
+        return [frame for frame in read if not isinstance(frame, str)]
+
+    def _read(self, index: int) -> Frame | str:
+        """A frame, or why it can't be read."""
+        raise NotImplementedError
+
+
 def check_selection(every: int, max_frames: int | None, fps: float) -> None:
     """Raise InputError unless the choice of frames makes sense."""
     if every < 1:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from video_io.errors import InputError
 from video_io.frame import Frame
-from video_io.sources.base import Source, selected_count
+from video_io.sources.base import Source, Stills, selected_count
 from video_io.sources.video import VideoFile
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class DicomFrames:
         return "its size is another"
 
 
-class DicomSlices:
+class DicomSlices(Stills):
     """See `Source`. A folder of files with one frame each, in the order of their instance numbers."""
 
     camera = None
@@ -143,8 +143,7 @@ class DicomSlices:
             what = f"'{odd[0].name}' holds a clip of its own" if odd else f"they belong to {len(series)} series"
             raise InputError(
                 f"'{path}' holds {len(files)} DICOM files, and {what}; expected the frames of one series; give "
-                "the file "
-                "or the series that you mean"
+                "the file or the series that you mean"
             )
         order = np.argsort([v["InstanceNumber"] for v in facts], kind="stable")
         self.name = path.resolve().name
@@ -158,22 +157,6 @@ class DicomSlices:
             "kind": "dicom", "path": str(path), "syntax": self._facts[0]["syntax_name"], "frames": len(files),
             "fps": fps, "width": self.width, "height": self.height, "every": every,
         }  # fmt: skip
-
-    def frames(self) -> Iterator[Frame]:
-        """The frames in order; see `Source.frames`."""
-        self.skipped = skipped = []
-        for index in self._chosen:
-            frame = self._read(index)
-            if isinstance(frame, str):
-                skipped.append((index, frame))
-            else:
-                yield frame
-
-    def sample(self, count: int) -> list[Frame]:
-        """See `Source.sample`; the indices are exact."""
-        at = np.unique(np.linspace(0, len(self._chosen) - 1, count).round().astype(int))
-        read = [self._read(self._chosen[i]) for i in at]
-        return [frame for frame in read if not isinstance(frame, str)]
 
     def _read(self, index: int) -> Frame | str:
         try:

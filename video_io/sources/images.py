@@ -14,7 +14,7 @@ import numpy as np
 from video_io.camera import Camera
 from video_io.errors import InputError
 from video_io.frame import Frame
-from video_io.sources.base import Source, decode_image, selected_count
+from video_io.sources.base import Source, Stills, decode_image, selected_count
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 SIZE_JITTER = 2  # pixels; cropping tools round, and Hamlyn's folders mix 419 x 288 with 418 x 288
@@ -43,7 +43,7 @@ def open(path: Path, every: int, max_frames: int | None, fps: float) -> Source:
     return ImageFolder(path, files, width, height, every, max_frames, fps)
 
 
-class ImageFolder:
+class ImageFolder(Stills):
     """See `Source`. A frame's time is its index / fps; images up to `SIZE_JITTER` px larger lose the last rows."""
 
     camera: Camera | None = None  # images alone do not tell it
@@ -74,22 +74,6 @@ class ImageFolder:
             "every": every,
         }
         self.skipped: list[tuple[int, str]] = []
-
-    def frames(self) -> Iterator[Frame]:
-        """The images in natural order; see `Source.frames`."""
-        self.skipped = skipped = []
-        for index in self._chosen:
-            frame = self._read(index)
-            if isinstance(frame, str):
-                skipped.append((index, frame))
-            else:
-                yield frame
-
-    def sample(self, count: int) -> list[Frame]:
-        """See `Source.sample`; the indices are exact."""
-        at = np.unique(np.linspace(0, len(self._chosen) - 1, count).round().astype(int))
-        read = [self._read(self._chosen[i]) for i in at]
-        return [frame for frame in read if not isinstance(frame, str)]
 
     def _read(self, index: int) -> Frame | str:
         path = self.files[index]
