@@ -34,6 +34,9 @@ class View(Protocol):
     def mesh(self, mesh: Mesh) -> None:
         """The surface as it is known now."""
 
+    def final(self, seen: Observation) -> None:
+        """The depth in which a frame that was observed has ended; a view need not have this method."""
+
     def splats(self, splats: Splats) -> None:
         """The Gaussians, where the scene has some; a view need not have this method."""
 
@@ -66,6 +69,11 @@ class Views:
     def mesh(self, mesh: Mesh) -> None:
         for view in self.views:
             view.mesh(mesh)
+
+    def final(self, seen: Observation) -> None:
+        for view in self.views:
+            if hasattr(view, "final"):
+                view.final(seen)
 
     def splats(self, splats: Splats) -> None:
         for view in self.views:

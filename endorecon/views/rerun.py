@@ -90,25 +90,26 @@ class RerunView:
         rec, frame = self._rec, seen.frame
         if rec is None:
             return
-        valid = seen.confidence > 0
-        depth = np.where(valid, seen.depth, 0)[::2, ::2].astype(np.float16)
         if not self._placed:
             self._begin(seen)
         self._at(frame.index, frame.time_ns)
         rec.log("world/camera", _transform(seen.world_from_cam))
         rec.log("world/camera/image", rr.EncodedImage(contents=_jpeg(frame.rgb[..., ::-1]), media_type="image/jpeg"))
-        if (shown := depth[depth > 0]).size:
-            self._far = max(self._far, float(np.percentile(shown[::7], 98)))
-        rec.log("depth", rr.DepthImage(depth, colormap="turbo", depth_range=(0.0, max(self._far, 1e-6))))
-        painted = cv2.applyColorMap((seen.confidence[::2, ::2] * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-        rec.log("confidence", rr.EncodedImage(contents=_jpeg(painted), media_type="image/jpeg"))
-        rec.log("world/camera/points", _points(seen))
+        if self._live or self._running:
+            self._depth(seen)
         self._extend_path(seen)
         for name, value in seen.figures.items():
             self._figures.setdefault(name, []).append((frame.index, frame.time_ns, value))
         if len(self._placed) % _FIGURES_AT_ONCE == 0:
             self._send_figures()
         self._placed[frame.time_ns] = (frame.index, seen.segment, seen.is_keyframe)
+
+    def final(self, seen: Observation) -> None:
+        """The depth of the end takes the place of the one that was there while the run was watched; but not in a
+        live run, whose recording is long as it is."""
+        if self._rec is not None and not self._running and seen.frame.time_ns in self._placed:
+            self._at(seen.frame.index, seen.frame.time_ns)
+            self._depth(seen)
 
     def posed(self, seen: Posed) -> None:
         """A frame has its place, and no depth."""
@@ -231,6 +232,18 @@ class RerunView:
         assert self._rec is not None
         self._rec.set_time("frame", sequence=index)
         self._rec.set_time("video_time", duration=time_ns / 1e9)
+
+    def _depth(self, seen: Observation) -> None:
+        """A frame's depth, confidence and points, at the time that was set."""
+        rec = self._rec
+        assert rec is not None
+        depth = np.where(seen.confidence > 0, seen.depth, 0)[::2, ::2].astype(np.float16)
+        if (shown := depth[depth > 0]).size:
+            self._far = max(self._far, float(np.percentile(shown[::7], 98)))
+        rec.log("depth", rr.DepthImage(depth, colormap="turbo", depth_range=(0.0, max(self._far, 1e-6))))
+        painted = cv2.applyColorMap((seen.confidence[::2, ::2] * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+        rec.log("confidence", rr.EncodedImage(contents=_jpeg(painted), media_type="image/jpeg"))
+        rec.log("world/camera/points", _points(seen))
 
     def _send_figures(self) -> None:
         """Plots grow in steps of some frames: one call for many values costs what one value costs."""

@@ -34,6 +34,9 @@ def watched(out: Path, live: bool = False) -> Run:
         views.observed(placed) if isinstance(placed, Observation) else views.refused(placed)
     views.refined(trajectory())
     views.mesh(mesh())
+    for placed in observations():
+        if isinstance(placed, Observation):
+            views.final(placed)
     views.finished(run)
     return read_run(run.path)
 
