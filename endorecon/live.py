@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from endorecon.mapping import Mapper, Seen
-from endorecon.memory import trim
 from endorecon.pace import Gauges, Pace
 from endorecon.reconstruct import Progress
 from endorecon.rows import Rows
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from foundation_adapters.estimator import Estimator
 
 TICK_S = 1.0  # between two looks at the gauges
-TRIM_S = 15.0  # between two times that freed memory is given back
 SILENCE_S = 2.0  # after which the person is told that nothing comes
 REMEMBER = 240  # frames without depth whose landmarks are remembered
 MOST_KEYS = 2000  # key frames of a segment; beyond that, every other one of the older half becomes a frame like others
@@ -245,7 +243,7 @@ class Ticker:
     ) -> None:  # fmt: skip
         self._clip, self._preparer, self._watching = clip, preparer, watching
         self._pace, self._gauges, self._say, self._progress = pace, gauges, say, progress
-        self._at = self._trimmed_at = time.monotonic()
+        self._at = time.monotonic()
         source = clip.source
         self._dropped_before = _lost(source)
         self._last = (_lost(source), source.reader.received, 0.0, 0.0)
@@ -277,9 +275,6 @@ class Ticker:
             self._say(f"no picture for {SILENCE_S:g} s; waiting" if silent else "pictures come again")
         self._silent = silent
         self._show(now)
-        if now - self._trimmed_at > TRIM_S:
-            self._trimmed_at = now
-            trim()
 
     def _show(self, now: float) -> None:
         reading, placed = self._gauges.recent(now), self._placed

@@ -18,6 +18,7 @@ from endorecon.clock import Clock
 from endorecon.job import find_intrinsics, finish_run, import_views, make_estimator, nothing_placed
 from endorecon.live import depth_of, live
 from endorecon.mapping import Mapper
+from endorecon.memory import return_large_blocks
 from endorecon.pace import Gauges, Pace
 from endorecon.reconstruct import Progress, Result, fuse, settle_all
 from endorecon.run import RunWriter, check_free, holds_run, read_run
@@ -90,6 +91,7 @@ def live_video(
     """
     clock, begun, out = Clock(), time.perf_counter(), asked.out.expanduser()
     stop = stop or threading.Event()
+    return_large_blocks()
     with _signals(stop):
         check_free(out, asked.overwrite)
         camera = read_camera(asked.camera) if asked.camera else None
