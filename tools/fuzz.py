@@ -12,6 +12,7 @@ import os
 import re
 import resource
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -116,6 +117,7 @@ def _round(name: str, first: int, root: Path):  # type: ignore[no-untyped-def]
     finally:
         process.kill()
         process.wait()
+        shutil.rmtree(root / "input", ignore_errors=True)  # a case may be as large as the largest file that is read
 
 
 def _cpu_s(pid: int) -> float:

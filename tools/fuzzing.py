@@ -634,7 +634,8 @@ def _renamed(path: Path, folder: Path, rng: random.Random) -> None:
 
 
 def _copied(path: Path, folder: Path, rng: random.Random) -> None:
-    shutil.copy(path, path.with_name(rng.choice(_NAMES)))
+    if path.stat().st_size < 1 << 30:  # a copy of a sparse file would take room
+        shutil.copy(path, path.with_name(rng.choice(_NAMES)))
 
 
 def _directory(path: Path, folder: Path, rng: random.Random) -> None:
