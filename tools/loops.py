@@ -59,7 +59,10 @@ def main() -> int:
     folder = clip_at(args.clips, args.scene, args.seed, args.frames, args.fps, width, height)
     truth = open_truth(folder)
     args.clips.mkdir(parents=True, exist_ok=True)
-    with Spool(args.clips) as spool:
+    frames = args.clips / f".{folder.name}_frames"
+    frames.unlink(missing_ok=True)
+    spool = Spool(frames)
+    try:
         tracker, seconds = track(folder, truth.camera, spool, range(*args.black))
         count = max(len(seconds) // 10, 1)
         # The first frames pay for the compilation of the kernels.
@@ -74,8 +77,11 @@ def main() -> int:
         report("tracked", alone, truth.trajectory)
         report("refined without loops", refined(alone), truth.trajectory)
         before, at = copy.deepcopy(tracker), time.process_time()
-        closed = close_loops(tracker, spool.read)
+        closed = close_loops(tracker, spool.at)
         spent = time.process_time() - at
+    finally:
+        spool.close()
+        frames.unlink()
     print(f"closing: {spent:.1f} s, {1e3 * spent / max(len(tracker.placed), 1):.1f} ms a frame; {peak()}")
     print(*closed.notes, sep="\n")
     false_loops(closed, before, truth.trajectory)
@@ -100,7 +106,7 @@ def track(folder: Path, camera: Camera, spool: Spool, black: range) -> tuple[Tra
             placed = tracker.place(frame, net, guess)
             seconds.append(time.process_time() - at)
             if isinstance(placed, Observation):
-                spool.keep(frame, net)
+                spool.keep(frame, net, guess)
         if window[-1].index % 240 < 8:
             print(f"  frame {window[-1].index}: {peak()}", flush=True)
     return tracker, seconds

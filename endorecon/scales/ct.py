@@ -26,7 +26,7 @@ def measure(run: Run, ct: Path, landmarks: Path | None = None, seed: int = 0) ->
     Args:
         run: with a surface.
         ct: surface of the CT, mm: STL, PLY, OBJ.
-        landmarks: points of both, as `evaluate.landmarks.read_landmarks` reads them; without them many starts are tried.
+        landmarks: points of both, as `evaluate.landmarks.read_landmarks` reads them; without, many starts are tried.
         seed: of the starts.
 
     Raises:

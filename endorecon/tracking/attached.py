@@ -22,6 +22,8 @@ COLUMNS, ROWS = 24, 20  # parts of the picture
 LEAST_MOVED, MOST_STILL, STILL_SHARE, MOVED_SHARE = 5.0, 1.0, 0.12, 0.5
 HALF_LIFE = 30.0  # frames after which a vote counts half
 LEAST_VOTES, MAJORITY = 3.0, 4.0  # votes for, and how many times as many as against
+# Where no landmark is sought there is no vote against either: after two half-lives such a part is looked at again.
+MOST_VOTES = 12.0
 
 
 @dataclass
@@ -53,6 +55,8 @@ class Attached:
         column = np.clip(now[:, 0] * COLUMNS / width, 0, COLUMNS - 1).astype(int)
         np.add.at(self.still, (row[still], column[still]), 1.0)
         np.add.at(self.moved, (row[moved], column[moved]), 1.0)
+        np.minimum(self.still, MOST_VOTES, out=self.still)
+        np.minimum(self.moved, MOST_VOTES, out=self.moved)
 
     @property
     def parts(self) -> Mask:

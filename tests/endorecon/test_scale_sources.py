@@ -161,10 +161,10 @@ def test_a_ct_tells_the_scale(tmp_path: Path) -> None:
     points = part.vertices[[100, 900, 1500, 1900]]
     rows = [",".join(f"{v:.6f}" for v in (*p, *back.apply(p))) for p in points]
     (tmp_path / "points.csv").write_text("x,y,z,ct_x,ct_y,ct_z\n" + "\n".join(rows))
-    found = ct.measure(run, tmp_path / "ct.ply", tmp_path / "points.csv")
-    assert found.mm_per_unit == pytest.approx(3.3, rel=0.005) and found.log_std < 0.02
     with pytest.raises(InputError, match=r"none\.ply"):
         ct.measure(run, tmp_path / "none.ply")
+    found = ct.measure(run, tmp_path / "ct.ply", tmp_path / "points.csv")
+    assert found.mm_per_unit == pytest.approx(3.3, rel=0.005) and found.log_std < 0.02
 
 
 # -- the lamps ----------------------------------------------------------------------------------------------------
