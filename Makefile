@@ -1,6 +1,7 @@
 # make demo    sets up .venv, reconstructs the shipped clip, says how to look at it
 # make test    sets up .venv, runs the tests (minutes; the slow ones with `make test-all`)
-# make bench   prints the table of accuracy and speed
+# make bench   prints the table of accuracy and speed, beside COLMAP and the tracking without its parts; BENCH= leaves
+#              those out, BENCH='--memory' asks for others (tools/bench.py)
 # make lint    style, and which module may import which
 
 PYTHON ?= python3
@@ -9,6 +10,7 @@ BIN = $(VENV)/bin
 # torch is named with its version on the same command line as everything else, and torchvision is never asked for:
 # so pip keeps the CPU build of torch.
 TORCH ?= torch==2.13.0
+BENCH ?= --colmap --ablation
 READY = $(VENV)/.ready
 
 .PHONY: demo test test-all bench lint clean
@@ -29,7 +31,7 @@ test-all: $(READY)
 	$(BIN)/python -m pytest
 
 bench: $(READY)
-	$(BIN)/python tools/bench.py
+	$(BIN)/python tools/bench.py $(BENCH)
 
 lint: $(READY)
 	$(BIN)/ruff check .

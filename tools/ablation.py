@@ -45,24 +45,30 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--clips", nargs="*", default=CLIPS)
     args = parser.parse_args()
-    estimator = load_estimator()
     print(f"{'':42} {'tracked':>8} {'ATE %':>7} {'rot deg':>8}")
     for name in args.clips:
-        truth = open_truth(args.data / name)
-        clip = Clip.of(open_source(args.data / name / "video.mp4"), truth.camera)
-        frames = list(clip.frames())
-        parts = [estimator.estimate(frames[at : at + 8]) for at in range(0, len(frames), 8)]
-        nets = [
-            NetworkDepth.of(depth, spread, clip.camera)
-            for part in parts
-            for depth, spread in zip(part.depth, part.log_std, strict=True)
-        ]
+        clip, frames, nets, truth = opened(args.data / name)
         for variant in VARIANTS:
             share, ate, turn = track(clip, frames, nets, truth, variant)
             print(f"{name + ', ' + variant:42} {100 * share:7.0f}% {ate:7.3f} {turn:8.3f}", flush=True)
         for told, abs_rel in depths(clip, frames, nets, truth):
             print(f"{name + ', depth ' + told:42} {'':8} AbsRel {abs_rel:8.4f}", flush=True)
     return 0
+
+
+def opened(folder: Path):  # type: ignore[no-untyped-def]
+    """A clip with its camera, its frames, what the network says of each, and its truth."""
+    estimator, truth = load_estimator(), open_truth(folder)
+    video = folder / "video.mp4"
+    clip = Clip.of(open_source(video if video.is_file() else folder), truth.camera)
+    frames = list(clip.frames())
+    parts = [estimator.estimate(frames[at : at + 8]) for at in range(0, len(frames), 8)]
+    nets = [
+        NetworkDepth.of(depth, spread, clip.camera)
+        for part in parts
+        for depth, spread in zip(part.depth, part.log_std, strict=True)
+    ]
+    return clip, frames, nets, truth
 
 
 def depths(clip: Clip, frames, nets, truth):  # type: ignore[no-untyped-def]

@@ -1,10 +1,12 @@
 """The table of accuracy and speed: python tools/bench.py [--data FOLDER] [--clips ...] [--memory] [--colmap]
-[--runtimes].
+[--ablation] [--runtimes]; `make bench` asks for --colmap and --ablation.
 
 FOLDER holds clips with truth (`endorecon simulate` makes such clips); by default ../shared/data beside the repository.
 Every clip is reconstructed by the command line program in a process of its own, with its intrinsics and without, and
 evaluated against its truth. Times are wall-clock: `fps` counts the whole run after the program has been loaded,
-`wall fps` everything from the start of the process to its end.
+`wall fps` everything from the start of the process to its end. --colmap and --ablation add lines below those of each
+clip: COLMAP's model of the same frames with the same intrinsics, and the tracking without the network, without the last
+refinement, without any (tools/ablation.py, which counts no seconds).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,8 @@ from video_io.datasets import Truth, open_truth
 from video_io.sources import open_source
 
 CLIPS = ("traced_colon", "traced_sinus", "traced_lap")
-NETWORK_CLIPS = (*CLIPS, "c3vd_trans_t1_a", "simcol_synthetic_colon")
+RUN_CLIPS = (*CLIPS, "c3vd_trans_t1_a")
+NETWORK_CLIPS = (*RUN_CLIPS, "simcol_synthetic_colon")
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,20 @@ class Job:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
-    parser.add_argument("--clips", nargs="*", default=CLIPS)
+    parser.add_argument("--clips", nargs="*", default=RUN_CLIPS)
     parser.add_argument("--out", type=Path, help="keep the runs here")
     parser.add_argument("--memory", action="store_true", help="300 against 3000 phantom frames (half an hour)")
     parser.add_argument("--runtimes", action="store_true", help="the network by PyTorch, ONNX Runtime and OpenVINO")
     parser.add_argument("--colmap", action="store_true", help="pycolmap's incremental mapping of the same clips")
+    parser.add_argument("--ablation", action="store_true", help="tracking without the network, without refinement")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         out = args.out or Path(scratch)
         if args.data.is_dir():
             network_table(args.data)
-            run_table(args.data, args.clips, out)
-            if args.colmap:
-                colmap_table(args.data, args.clips, out)
+            both = (colmap_lines, args.colmap), (ablation_lines, args.ablation)
+            beside = [lines for lines, wanted in both if wanted]
+            run_table(args.data, args.clips, out, beside)
         else:
             print(f"no clips in {args.data}: give --data; accuracy is left out")
         latency_table()
@@ -131,75 +135,94 @@ def reconstruct(source: Path, out: Path, camera: Path | None, *more: str) -> Job
     return Job(out, wall, read_run(out).info["timings_s"]["total"])
 
 
-def run_table(data: Path, clips: list[str], out: Path) -> None:
-    """Trajectory, depth, surface and speed of whole runs."""
-    print(
-        f"\n{'whole runs':26} {'tracked':>8} {'segm.':>6} {'ATE %':>7} {'rot deg':>8} {'AbsRel':>7} {'surface %':>9} "
-        f"{'fps':>6} {'wall fps':>8} {'focal':>6}"
-    )
+Lines = Callable[[Path, str, Path], Iterator[str]]  # of a clip's name in a folder, with a place for what is made
+_HEAD = (
+    f"\n{'whole runs':43} {'tracked':>8} {'segm.':>6} {'ATE %':>7} {'rot deg':>8} {'AbsRel':>7} {'surface %':>9} "
+    f"{'fps':>6} {'wall fps':>8} {'focal':>6}"
+)
+
+
+def run_table(data: Path, clips: list[str], out: Path, beside: Sequence[Lines] = ()) -> None:
+    """Trajectory, depth, surface and speed of whole runs, and what stands beside them."""
+    print(_HEAD)
     for name in clips:
-        truth = open_truth(data / name)
-        for camera in (data / name / "intrinsics.json", None):
-            label = f"{name}, {'given' if camera else 'not given'}"
-            job = reconstruct(data / name / "video.mp4", out / label.replace(", ", "_").replace(" ", "_"), camera)
-            run = read_run(job.out)
-            found = evaluate(RunRecord(run), truth)
-            depth = next(d for d in found.depth if d.scaling == "clip")
-            focal = run.source_camera.focal_px / truth.camera.focal_px
-            surface = found.surface.accuracy_percent if found.surface else float("nan")
-            turn = np.degrees(found.trajectory.rotation_median_rad)
-            print(
-                f"{label:26} {100 * found.frames_main_segment / found.frames:7.0f}% {found.segments:6d} "
-                f"{found.trajectory.ate_sim3_percent:7.3f} {turn:8.3f} {depth.abs_rel:7.4f} "
-                f"{surface:9.2f} {found.frames / job.run_s:6.1f} {found.frames / job.wall_s:8.1f} {focal:6.3f}",
-                flush=True,
-            )
+        if not (data / name).is_dir():
+            continue
+        for lines in (run_lines, *beside):
+            for line in lines(data, name, out):
+                print(line, flush=True)
 
 
-def colmap_table(data: Path, clips: list[str], out: Path) -> None:
-    """pycolmap's incremental mapping with SIFT and the given intrinsics, on the same clips in the same run."""
+def run_lines(data: Path, name: str, out: Path) -> Iterator[str]:
+    """The program, intrinsics given and not; a data set without a video brings its intrinsics along."""
+    truth, video = open_truth(data / name), data / name / "video.mp4"
+    ways = [(video, data / name / "intrinsics.json"), (video, None)] if video.is_file() else [(data / name, None)]
+    for source, camera in ways:
+        label = f"{name}, {'given' if camera or source != video else 'not given'}"
+        job = reconstruct(source, out / label.replace(", ", "_").replace(" ", "_"), camera)
+        run = read_run(job.out)
+        found = evaluate(RunRecord(run), truth)
+        depth = next(d for d in found.depth if d.scaling == "clip")
+        focal = run.source_camera.focal_px / truth.camera.focal_px
+        surface = found.surface.accuracy_percent if found.surface else float("nan")
+        turn = np.degrees(found.trajectory.rotation_median_rad)
+        yield (
+            f"{label:43} {100 * found.frames_main_segment / found.frames:7.0f}% {found.segments:6d} "
+            f"{found.trajectory.ate_sim3_percent:7.3f} {turn:8.3f} {depth.abs_rel:7.4f} "
+            f"{surface:9.2f} {found.frames / job.run_s:6.1f} {found.frames / job.wall_s:8.1f} {focal:6.3f}"
+        )
+
+
+def colmap_lines(data: Path, name: str, out: Path) -> Iterator[str]:
+    """pycolmap's incremental mapping with SIFT and the given intrinsics: `segm.` counts its models, and the figures are
+    those of the largest one; `fps` is the sparse model's alone."""
     import pycolmap
 
     from endorecon.evaluate.trajectory import trajectory_errors
     from video_io.trajectory import Trajectory
 
     pycolmap.logging.minloglevel = 2
-    print(f"\n{'COLMAP, intrinsics given':26} {'placed':>8} {'models':>6} {'ATE %':>7} {'fps':>6}")
-    for name in clips:
-        truth, work = open_truth(data / name), out / f"colmap_{name}"
-        work.mkdir(parents=True, exist_ok=True)
-        database = work / "database.db"
-        database.unlink(missing_ok=True)
-        begun = time.perf_counter()
-        reader = pycolmap.ImageReaderOptions(
-            camera_model="PINHOLE", camera_params=",".join(str(v) for v in truth.camera.params)
-        )
-        images = data / name / "rgb"
-        pycolmap.extract_features(
-            database, images, camera_mode=pycolmap.CameraMode.SINGLE, reader_options=reader, device=pycolmap.Device.cpu
-        )
-        pycolmap.match_sequential(database, device=pycolmap.Device.cpu)
-        models = pycolmap.incremental_mapping(database, images, work)
-        seconds = time.perf_counter() - begun
-        best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
-        if best is None:
-            print(f"{name:26} {'0%':>8} {0:6d}")
-            continue
-        poses, times = [], []
-        for image in sorted(best.images.values(), key=lambda i: i.name):
-            pose = np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]])
-            poses.append(pose)
-            times.append(truth.trajectory.times_ns[int(Path(image.name).stem)])
-        placed = 100 * len(poses) / truth.frame_count
-        if len(poses) < 3:
-            print(f"{name:26} {placed:7.0f}% {len(models):6d}  too few", flush=True)
-            continue
-        path = trajectory_errors(Trajectory(np.array(times), np.stack(poses)), truth.trajectory)
-        print(
-            f"{name:26} {placed:7.0f}% {len(models):6d} {path.ate_sim3_percent:7.3f} "
-            f"{truth.frame_count / seconds:6.1f}",
-            flush=True,
-        )
+    truth, work, label = open_truth(data / name), out / f"colmap_{name}", f"{name}, COLMAP, given"
+    work.mkdir(parents=True, exist_ok=True)
+    database = work / "database.db"
+    database.unlink(missing_ok=True)
+    begun = time.perf_counter()
+    reader = pycolmap.ImageReaderOptions(
+        camera_model={"pinhole": "PINHOLE", "fisheye": "OPENCV_FISHEYE"}[truth.camera.model],
+        camera_params=",".join(str(v) for v in truth.camera.params),
+    )
+    images, number = truth.image_paths[0].parent, {path.name: n for n, path in enumerate(truth.image_paths)}
+    pycolmap.extract_features(
+        database, images, image_names=list(number), camera_mode=pycolmap.CameraMode.SINGLE, reader_options=reader,
+        device=pycolmap.Device.cpu,
+    )  # fmt: skip
+    pycolmap.match_sequential(database, device=pycolmap.Device.cpu)
+    models = pycolmap.incremental_mapping(database, images, work)
+    seconds = time.perf_counter() - begun
+    best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
+    poses, times = [], []
+    for image in sorted(best.images.values(), key=lambda i: i.name) if best is not None else ():
+        poses.append(np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]]))
+        times.append(truth.trajectory.times_ns[number[image.name]])
+    placed = 100 * len(poses) / truth.frame_count
+    if len(poses) < 3:
+        yield f"{label:43} {placed:7.0f}% {len(models):6d}  no path"
+        return
+    path = trajectory_errors(Trajectory(np.array(times), np.stack(poses)), truth.trajectory)
+    yield (
+        f"{label:43} {placed:7.0f}% {len(models):6d} {path.ate_sim3_percent:7.3f} "
+        f"{np.degrees(path.rotation_median_rad):8.3f} {'':7} {'':9} {truth.frame_count / seconds:6.1f}"
+    )
+
+
+def ablation_lines(data: Path, name: str, out: Path) -> Iterator[str]:
+    """Tracking with parts of it left out, intrinsics given."""
+    from tools.ablation import VARIANTS, opened, track
+
+    clip, frames, nets, truth = opened(data / name)
+    for variant in VARIANTS[1:]:
+        share, ate, turn = track(clip, frames, nets, truth, variant)
+        yield f"{name + ', ' + variant:43} {100 * share:7.0f}% {'':6} {ate:7.3f} {turn:8.3f}"
 
 
 # -- speed and memory ---------------------------------------------------------------------------------------------

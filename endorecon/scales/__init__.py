@@ -1,8 +1,9 @@
 """What can tell a run's scale, a file each with a function `measure(run, ...) -> ScaleEstimate`; and what
 becomes of a run once it is known: every length in it is brought to millimetres.
 
-A monocular video has no scale. Each estimate that was ever made stays listed in run.yaml with its disagreement from the
-one in use, which is the surest.
+A monocular video has no scale. Each estimate that was ever made stays listed in run.yaml with its interval and its
+disagreement from the one in use, which is the surest. One that is too vague to be used is listed all the same, and the
+run stays up to scale.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ from endorecon.run import Run, RunWriter, read_run
 from endorecon.scales.base import ScaleEstimate, unit_mm
 from video_io.errors import InputError
 
-__all__ = ["ScaleEstimate", "add_estimate", "estimates"]
+__all__ = ["ScaleEstimate", "add_estimate", "estimates", "lines"]
 _STAGING = ".scaling"
+# An estimate that is vaguer than this (standard deviation of its log) brings no run to millimetres; two that lie apart
+# by more than so many standard deviations contradict each other.
+MOST_LOG_STD, CONTRADICT = 0.3, 2.5
+UNKNOWN, _VAGUE = "up to scale: nothing tells the length of its unit", " (too vague to be used: "
 
 
 def estimates(run: Run) -> tuple[ScaleEstimate, ...]:
@@ -36,15 +41,15 @@ def estimates(run: Run) -> tuple[ScaleEstimate, ...]:
     return tuple(sorted(listed, key=lambda e: e.log_std))
 
 
-def add_estimate(run: Run, estimate: ScaleEstimate) -> Run:
-    """List an estimate in run.yaml; if it is the surest, bring the run's lengths to millimetres by it.
+def add_estimate(run: Run, *made: ScaleEstimate) -> Run:
+    """List estimates in run.yaml; by the surest of all that are listed, bring the run's lengths to millimetres.
 
     Trajectory, depth and mesh are written anew beside the old ones, which they replace at the end. The pictures of
     recording and report stay as they are, in the unit of the reconstruction; the report tells its length.
 
     Args:
         run: finished.
-        estimate: in millimetres per unit of the run as it was reconstructed.
+        made: in millimetres per unit of the run as it was reconstructed.
 
     Returns:
         The run, read again.
@@ -56,34 +61,81 @@ def add_estimate(run: Run, estimate: ScaleEstimate) -> Run:
         raise InputError(f"the run in '{run.path}' is not finished (status: {run.status}); reconstruct again")
     if run.unit == "mm" and unit_mm(run) is None:
         raise InputError(f"the run in '{run.path}' is in millimetres already ({run.info['scale']})")
-    listed = sorted([*(e for e in estimates(run) if e.source != estimate.source), estimate], key=lambda e: e.log_std)
-    used = listed[0]
-    factor = used.mm_per_unit / (unit_mm(run) or 1.0)
+    new = {e.source for e in made}
+    listed = sorted([*(e for e in estimates(run) if e.source not in new), *made], key=lambda e: e.log_std)
+    used = listed[0] if listed and listed[0].log_std <= MOST_LOG_STD else None
+    factor = (used.mm_per_unit if used else 1.0) / (unit_mm(run) or 1.0)
     if factor != 1.0:
         _rescale(run, factor)
-    others = [e for e in listed if e is not used]
     info = {
         **_with_light(run.info, factor),
-        "unit": "mm",
-        "unit_mm": used.mm_per_unit,
-        "scale": f"mm: {used.source}, give or take {100 * used.log_std:.2g} %" + _disagreement(used, others),
-        "scale_estimates": [
-            {
-                "source": e.source,
-                "mm_per_unit": round(e.mm_per_unit, 9),
-                "log_std": round(e.log_std, 6),
-                "disagreement_percent": round(100 * (e.mm_per_unit / used.mm_per_unit - 1), 3),
-            }
-            for e in listed
-        ],
+        "unit": "mm" if used else "up to scale",
+        "unit_mm": used.mm_per_unit if used else None,
+        "scale": in_words(listed, used, str(run.info.get("scale", ""))),
+        "scale_estimates": _listing(listed, used),
     }
     _replace(run.path / "run.yaml", yaml.safe_dump(info, sort_keys=False, allow_unicode=True, width=110))
     if run.report_path is not None:
-        line = f"Scale: {info['scale']}. A unit on this page is {used.mm_per_unit:.4g} mm."
         page = run.report_path.read_text(encoding="utf-8")
-        told = f"<p class='scale'>{html.escape(line, quote=False)}</p>"
+        told = f"<p class='scale'>{_for_report(listed, used, info['scale'])}</p>"
         _replace(run.report_path, re.sub(r"<p class='scale'>.*?</p>", lambda _: told, page, count=1, flags=re.DOTALL))
     return read_run(run.path)
+
+
+def in_words(listed: Sequence[ScaleEstimate], used: ScaleEstimate | None, before: str = "") -> str:
+    """Where the scale comes from, for run.yaml: begins with "mm" or "up to scale"; `before` is what it was."""
+    if used is None:
+        vague = "; ".join(f"{e.source}: {_interval(e)}" for e in listed)
+        unknown = before.split(_VAGUE)[0] if before.startswith("up to scale") else UNKNOWN
+        return unknown + (f"{_VAGUE}{vague})" if vague else "")
+    others = [e for e in listed if e is not used]
+    off = ", ".join(f"{e.source}: {_off(e, used):+.2g} %" for e in others)
+    words = f"mm: {used.source}, give or take {100 * used.log_std:.2g} %" + (f" (others differ: {off})" if off else "")
+    if against := [e.source for e in others if e.misses(used) > CONTRADICT]:
+        words += f"; contradicted by {' and '.join(against)}: one of them is wrong"
+    return words
+
+
+def lines(listed: Sequence[ScaleEstimate]) -> list[str]:
+    """A line an estimate: its value, its interval, its disagreement from the first, where it comes from."""
+    return [
+        f"{e.mm_per_unit:.4g} mm a unit, {_interval(e)}, {_off(e, listed[0]):+.2f} % from the first: {e.source}"
+        for e in listed
+    ]
+
+
+def _listing(listed: Sequence[ScaleEstimate], used: ScaleEstimate | None) -> list[dict[str, object]]:
+    """The estimates as run.yaml has them."""
+    first = used or (listed[0] if listed else None)
+    return [
+        {
+            "source": e.source,
+            "mm_per_unit": round(e.mm_per_unit, 9),
+            "log_std": round(e.log_std, 6),
+            "interval_90": [round(v, 9) for v in e.interval],
+            "disagreement_percent": round(_off(e, first), 3),
+            "contradicts": e.misses(first) > CONTRADICT,
+        }
+        for e in listed
+        if first is not None
+    ]
+
+
+def _for_report(listed: Sequence[ScaleEstimate], used: ScaleEstimate | None, words: str) -> str:
+    said = f"Scale: {words}."
+    if used is not None:
+        said += f" A unit on this page is {used.mm_per_unit:.4g} mm."
+    told = [said, *(lines(listed) if len(listed) > 1 else ())]
+    return "<br>".join(html.escape(line, quote=False) for line in told)
+
+
+def _off(e: ScaleEstimate, other: ScaleEstimate) -> float:
+    return 100 * (e.mm_per_unit / other.mm_per_unit - 1)
+
+
+def _interval(e: ScaleEstimate) -> str:
+    low, high = e.interval
+    return f"{low:.3g} to {high:.3g} with 90 % probability"
 
 
 def _with_light(info: dict[str, Any], factor: float) -> dict[str, Any]:
@@ -92,13 +144,6 @@ def _with_light(info: dict[str, Any], factor: float) -> dict[str, Any]:
     if not light:
         return info
     return {**info, "splats": {**info["splats"], "light": {**light, "usual_depth": light["usual_depth"] * factor}}}
-
-
-def _disagreement(used: ScaleEstimate, others: Sequence[ScaleEstimate]) -> str:
-    if not others:
-        return ""
-    off = ", ".join(f"{e.source}: {100 * (e.mm_per_unit / used.mm_per_unit - 1):+.2g} %" for e in others)
-    return f" (others differ: {off})"
 
 
 def _replace(path: Path, text: str) -> None:

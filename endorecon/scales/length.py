@@ -5,14 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from endorecon.run import Run
-from endorecon.scales.base import ScaleEstimate, unit_mm
+from endorecon.scales.base import PICKED_PX, Cut, ScaleEstimate, check_frame, log_depth_std, unit_mm
 from video_io.errors import InputError
-from video_io.files import parse_json, read_text
 
 Pixel = tuple[float, float]
-PICKED_PX = 1.0  # how exactly a point is picked, in source pixels
-# Confidence is 1 / (1 + (std / 0.1)^2) of the log depth (foundation_adapters.estimator).
-_HALF_CONFIDENCE_STD = 0.1
 
 
 def measure(run: Run, length_mm: float, frame: int, first: Pixel, second: Pixel) -> ScaleEstimate:
@@ -30,12 +26,7 @@ def measure(run: Run, length_mm: float, frame: int, first: Pixel, second: Pixel)
     """
     if not length_mm > 0:
         raise InputError(f"the known length is {length_mm:g} mm; expected a positive number")
-    main = run.info.get("main_segment", 0)
-    if any(row.index == frame and row.segment != main for row in run.rows):
-        raise InputError(
-            f"frame {frame} is not in segment {main}, the one that the trajectory and the mesh show, and each segment "
-            "has a unit of its own; pick the points in a frame of that one"
-        )
+    check_frame(run, frame)
     depth, confidence = run.depth(frame)
     points, errors = zip(*(picked_point(run, frame, depth, confidence, p) for p in (first, second)), strict=True)
     found = float(np.linalg.norm(points[0] - points[1]))
@@ -55,22 +46,13 @@ def picked_point(run: Run, frame: int, depth, confidence, at: Pixel) -> tuple[np
     Raises:
         InputError: a pixel outside the part of the image that was reconstructed, or without depth.
     """
-    if run.camera is None:
-        raise InputError(f"the run in '{run.path}' has no camera.json; reconstruct again")
-    view = parse_json(read_text(run.path / "camera.json"))["view"]
-    (x0, y0, w, h), width, height = view["crop"], view["width"], view["height"]
-    pixel = np.array([(at[0] - x0) * width / w, (at[1] - y0) * height / h])
-    column, row = np.floor(pixel).astype(int)
-    if not (0 <= column < width and 0 <= row < height):
-        raise InputError(
-            f"the point ({at[0]:g}, {at[1]:g}) lies outside the part of the image that was reconstructed, "
-            f"{x0} to {x0 + w} by {y0} to {y0 + h}; pick one inside"
-        )
+    pixel = Cut.of(run).check([at])
+    column, row = np.floor(pixel[0]).astype(int)
     around = (slice(max(row - 1, 0), row + 2), slice(max(column - 1, 0), column + 2))
     known = confidence[around] > 0
     if not known.any():
         raise InputError(f"frame {frame} has no depth at ({at[0]:g}, {at[1]:g}); pick another point or frame")
     z = float(np.median(depth[around][known]))
-    sure = float(np.clip(np.median(confidence[around][known]), 1e-3, 1.0))
-    ray = run.camera.rays(pixel[None])[0]
-    return z * ray / ray[2], _HALF_CONFIDENCE_STD * float(np.sqrt(1 / sure - 1))
+    assert run.camera is not None
+    ray = run.camera.rays(pixel)[0]
+    return z * ray / ray[2], float(log_depth_std(np.median(confidence[around][known])))

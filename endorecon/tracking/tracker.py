@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from endorecon.tracking.adjust import adjust
 from endorecon.tracking.appearance import describe
+from endorecon.tracking.attached import Attached
 from endorecon.tracking.densify import Correction, NetworkDepth
 from endorecon.tracking.features import FeatureImage, detect, feature_image, follow, sample
 from endorecon.tracking.given import SCALE_STD, GivenPoses, measure
@@ -94,6 +95,7 @@ class Tracker:
         self.placed: dict[int, tuple[int, int]] = {}
         self._last: _Last | None = None
         self._watch = Watch()
+        self._attached = Attached()
         self._refusals = 0
 
     def state(self) -> dict[str, Any]:
@@ -158,7 +160,7 @@ class Tracker:
         known: Float | None,
         ask: Callable[[], NetworkDepth] | None,
     ) -> Observation | Posed | Refused:
-        image = feature_image(frame)
+        image = self._without_attached(feature_image(frame))
         if self._last is None:
             return self._begin(frame, image, net or _asked(ask), known)
         scene = self.segments[-1]
@@ -170,6 +172,9 @@ class Tracker:
             return self._refuse(frame, reason)
         self._refusals = 0
         good = np.flatnonzero(kept)[pose.inliers]
+        self._vote(self._last.landmark[kept], pixels[kept], pose.world_from_cam)
+        if (tissue := self._is_tissue(pixels[good])).sum() >= self.settings.least_inliers:
+            good = good[tissue]
         landmark, pixels, patches = self._last.landmark[good], pixels[good], self._last.patches[good]
         pose, pixels, found = self._sharpen(image, pose, landmark, pixels, patches)
         if known is not None and not found.any():
@@ -199,6 +204,32 @@ class Tracker:
             return Posed(frame, scene.pose(number), len(self.segments) - 1, figures)
         flat = Correction.constant(float(scene.alpha[number]))
         return net.observe(frame, self.camera, scene.pose(number), flat, len(self.segments) - 1, key, figures)
+
+    # -- what moves with the camera -------------------------------------------------------------------------------
+
+    def _without_attached(self, image: FeatureImage) -> FeatureImage:
+        """The image, without what moves with the camera."""
+        mask = self._attached.mask(self.camera.width, self.camera.height)
+        return image if mask is None else replace(image, usable=np.where(mask, 0, image.usable).astype(np.uint8))
+
+    def _vote(self, landmark: NDArray[np.int64], pixels: NDArray[np.float32], pose: Float) -> None:
+        """Tell what landmarks have done since they were first seen, and what tissue would have, by the network."""
+        scene = self.segments[-1]
+        host = scene.host[landmark]
+        far = np.exp(scene.prior[landmark] + scene.alpha[host])
+        local = self.camera.rays(scene.pixel[landmark]) * far[:, None]
+        points = np.einsum("nij,nj->ni", scene.rotation[host], local) + scene.centre[host]
+        expected, ahead = self.camera.project((points - pose[:3, 3]) @ pose[:3, :3])
+        expected = np.where(ahead[:, None], expected, np.nan)
+        self._attached.see(scene.pixel[landmark], pixels, expected, self.camera.width, self.camera.height)
+
+    def _is_tissue(self, pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
+        mask = self._attached.mask(self.camera.width, self.camera.height)
+        if mask is None:
+            return np.ones(len(pixels), bool)
+        column = np.clip(pixels[:, 0].astype(int), 0, self.camera.width - 1)
+        row = np.clip(pixels[:, 1].astype(int), 0, self.camera.height - 1)
+        return ~mask[row, column]
 
     def _scaled(
         self, net: NetworkDepth | None, landmark: NDArray[np.int64], pixels: NDArray[np.float32], far: Float
