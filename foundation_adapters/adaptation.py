@@ -33,6 +33,7 @@ _LEAST_STEPS = 20
 _OVERTIME = 1.1
 _CHECKED_FRAMES = 32
 Progress = Callable[[str, int, int | None], None]
+Log = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def adapt(
     work: Path,
     config: Config = Config(),
     progress: Progress = lambda *_: None,
+    log: Log = lambda _: None,
 ) -> Adapted:
     """Train an adapter on `learn`; which of its checkpoints is kept is decided on `check` alone.
 
@@ -120,6 +122,7 @@ def adapt(
         work: a folder for the checkpoint and log.csv; with a checkpoint of the same configuration in it, training goes
             on from there.
         progress: called with "adapting", steps done, and how many there are, where that is known.
+        log: called with each row of log.csv.
 
     Raises:
         InputError: nothing to learn from; a loss that is no number (the batch is saved in `work`); another
@@ -127,7 +130,7 @@ def adapt(
     """
     if not any(len(r) for r in learn) or not any(len(r) for r in check):
         raise InputError("no frames to learn from, or none to check with: give recordings in which the camera moves")
-    run = _Run(base, learn, check, work, config)
+    run = _Run(base, learn, check, work, config, log)
     if not run.resume():
         run.check()
     try:
@@ -147,11 +150,13 @@ def adapt(
 class _Run:
     """The state of a training run."""
 
-    def __init__(self, base: Base, learn: Sequence[Recording], check: Sequence[Recording], work: Path, config: Config):
+    def __init__(
+        self, base: Base, learn: Sequence[Recording], check: Sequence[Recording], work: Path, config: Config, log: Log
+    ):
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
-        self.config, self.work = config, work
+        self.config, self.work, self.log = config, work, log
         # In a phase some tensors have no gradient: on several machines their absence must not be waited for.
         kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(mixed_precision="bf16" if config.bf16 else "no", kwargs_handlers=[kwargs])
@@ -298,6 +303,7 @@ class _Run:
             return
         path, columns = self.work / LOG, _columns(self.config.weights)
         with _disk(self.work):
+            self.log({k: float(v) for k, v in row.items() if k in columns})
             new = not path.exists()
             with path.open("a", newline="") as file:
                 writer = csv.DictWriter(file, columns, restval="")

@@ -28,6 +28,8 @@ LEAST_MEMBERS = 16
 OVERCONFIDENCE = 4.0
 # A focal length that moves further than this, in standard deviations of what was known before, is not believed.
 MOST_FOCAL_STD = 2.5
+# What was known of a focal length before has to be at least this much surer afterwards.
+SURER = 0.8
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class FocalPrior:
 
     focal_px: float
     log_std: float
+
+
+def is_shown(log_std: float, prior: FocalPrior) -> bool:
+    """Whether the motion has shown the focal length, known to `log_std` now and as `prior` before."""
+    return log_std < SURER * prior.log_std
 
 
 @dataclass(frozen=True)
