@@ -7,6 +7,7 @@ one takes. So a run that is killed and called again gives the weights that it wo
 from __future__ import annotations
 
 import csv
+import io
 import math
 import pickle
 import resource
@@ -151,8 +152,9 @@ class _Run:
     """The state of a training run."""
 
     def __init__(
-        self, base: Base, learn: Sequence[Recording], check: Sequence[Recording], work: Path, config: Config, log: Log
-    ):
+        self, base: Base, learn: Sequence[Recording], check: Sequence[Recording], work: Path, config: Config,
+        log: Log = lambda _: None,
+    ):  # fmt: skip
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
@@ -272,7 +274,7 @@ class _Run:
         path = self.work / BROKEN
         self.save()
         with _disk(self.work):
-            torch.save({**frames, "group": asdict(group) | {"camera": group.camera.to_dict()}}, path)
+            _write(path, {**frames, "group": asdict(group) | {"camera": group.camera.to_dict()}})
         bad = ", ".join(k for k, v in told.items() if not math.isfinite(v))
         raise InputError(
             f"training stopped at step {self.step}: {bad} of frames {chosen.tolist()} of '{recording.name}' is no "
@@ -329,7 +331,7 @@ class _Run:
             "took": self.took,
         }
         with _disk(self.work):
-            torch.save(state, self.work / "checkpoint.part")
+            _write(self.work / "checkpoint.part", state)
             (self.work / "checkpoint.part").replace(self.work / CHECKPOINT)
 
     def resume(self) -> bool:
@@ -395,6 +397,13 @@ def _as_plain(config: Config) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
 
 
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """`torch.save`, whose own words on a full disk ("unexpected pos") tell nothing of it."""
+    held = io.BytesIO()
+    torch.save(state, held)
+    path.write_bytes(held.getbuffer())
+
+
 class _disk:
     """Says in a sentence where a folder can't be written."""
 
@@ -405,7 +414,7 @@ class _disk:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) or (isinstance(error, RuntimeError) and "write" in str(error)):
+        if isinstance(error, OSError):
             raise InputError(
                 f"{self.folder} can't be written ({error}): free some space or choose another place; what was written "
                 "before is kept"

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from endorecon.tracking.adjust import Problem, adjust
+from endorecon.tracking.adjust import Problem, adjust, focal_std
 from endorecon.tracking.densify import Correction, fit_correction
 from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.pose import solve
@@ -115,7 +115,7 @@ def adjust_keyframes(scene: Map, focal: FocalPrior | None) -> float:
         _drop_outliers(scene, adjusted.problem, adjusted.residual_px, members, numbers)
         scene.take(adjusted, members, numbers)
         if free:
-            spread = adjusted.log_focal_std * OVERCONFIDENCE
+            spread = focal_std(adjusted.problem) * OVERCONFIDENCE
             scene.camera = adjusted.problem.sight.camera
     return spread
 
