@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from endorecon.reconstruct import Progress
 from endorecon.record import Recorded, record
+from foundation_adapters import curves
 from foundation_adapters.recordings import Recording, split
 from video_io.errors import InputError
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 TRACKING_SHARE, TRACKING_FPS, LEAST_TRAINING_SHARE = 0.4, 6.0, 0.4
 LEAST_FRAMES_READ = 60
 _TABLE, _PLAN = "recorded.json", "settings.json"
+_CURVES = "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def adapt_videos(
     fps: float = 30.0,
     seed: int = 0,
     overwrite: bool = False,
+    tensorboard: bool = False,
     progress: Progress = lambda *_: None,
     config: Config | None = None,
 ) -> Outcome:
@@ -78,6 +81,7 @@ def adapt_videos(
         every, max_frames, fps: which frames of each input; without `max_frames` as many as there is time for.
         seed: every draw of the training follows from it.
         overwrite: replace the adapter that `out` holds.
+        tensorboard: write the training's figures for TensorBoard too, as they come; see `curves`.
         progress: called with a stage's name, frames or steps done, and how many there are.
         config: of the training, in place of the usual one; method, rank, minutes and seed are put into it.
 
@@ -96,8 +100,10 @@ def adapt_videos(
         "inputs": [_identity(path.expanduser()) for path in inputs], "camera": str(camera), "model": model,
         "every": every, "max_frames": limit, "fps": fps,
     }  # fmt: skip
-    work = _work_folder(out, reading)
+    if tensorboard:
+        curves.check()
     estimator = _estimator(model, accept_licence)
+    work = _work_folder(out, reading)
     recordings, notes, seconds = _record_all(inputs, work, estimator, camera, every, limit, fps, progress)
     learn, check = split(recordings)
     from foundation_adapters.adaptation import Config, adapt
@@ -106,7 +112,12 @@ def adapt_videos(
     left = max(LEAST_TRAINING_SHARE * minutes, minutes - seconds / 60)
     config = replace(config or Config(), method=method, rank=rank, minutes=left, seed=seed)
     _same_training(work, asdict(config))
-    adapted = adapt(load_base(model), learn, check, work, config, progress)
+    log = curves.TensorBoard(work / _CURVES) if tensorboard else None
+    try:
+        adapted = adapt(load_base(model), learn, check, work, config, progress, log or (lambda _: None))
+    finally:
+        if log is not None:
+            log.close()
     if adapted.best_step == 0:
         raise InputError(
             f"no adapter was written: after {adapted.steps} steps none was better on the held-out frames than "
@@ -115,6 +126,8 @@ def adapt_videos(
     _save(out, adapted, estimator.licence, model, config, learn, check)
     with suppress(OSError):
         _keep_log(work / "log.csv", out)
+        if tensorboard:
+            shutil.copytree(work / _CURVES, out / _CURVES)
     shutil.rmtree(work, ignore_errors=True)
     return Outcome(out, notes, adapted.figures())
 
@@ -187,6 +200,10 @@ def _estimator(model: str, accept_licence: bool) -> Estimator:
     from foundation_adapters.estimator import load_estimator
 
     module = next((m for m in modules().values() if m.accepts(model)), None)
+    if getattr(module, "MULTI_VIEW", False):
+        from foundation_adapters.learner import cannot_adapt
+
+        raise cannot_adapt(model)
     if not getattr(module, "NEEDS_ADAPTER", False):
         return load_estimator(model, None, accept_licence)
     check_licence(model, module.licence(model), accept_licence)
@@ -227,6 +244,7 @@ def _same_training(work: Path, training: dict[str, Any]) -> None:
     if plan.get("training") != training:
         for name in ("checkpoint.pt", "log.csv"):
             (work / name).unlink(missing_ok=True)
+        shutil.rmtree(work / _CURVES, ignore_errors=True)
         _write_json(work / _PLAN, {**plan, "training": training})
 
 

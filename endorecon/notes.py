@@ -12,8 +12,7 @@ import numpy as np
 
 from endorecon.reconstruct import Result, spoiled
 from endorecon.run import FrameRow
-from endorecon.tracking.calibrate import SURER
-from endorecon.tracking.refine import FocalPrior
+from endorecon.tracking.refine import FocalPrior, is_shown
 from endorecon.tracking.verdict import explain
 from video_io.clip import Clip
 from video_io.faults import FROZEN
@@ -60,7 +59,7 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
     found += result.closed.notes
     if prior is not None:
         focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
-        sure = used.log_focal_std < SURER * prior.log_std
+        sure = is_shown(used.log_focal_std, prior)
         how = f"give or take {100 * used.log_focal_std:.1g} %" if sure else "a guess: the motion does not show it"
         found.append(
             f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "

@@ -7,6 +7,7 @@ one takes. So a run that is killed and called again gives the weights that it wo
 from __future__ import annotations
 
 import csv
+import io
 import math
 import pickle
 import resource
@@ -33,6 +34,7 @@ _LEAST_STEPS = 20
 _OVERTIME = 1.1
 _CHECKED_FRAMES = 32
 Progress = Callable[[str, int, int | None], None]
+Log = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def adapt(
     work: Path,
     config: Config = Config(),
     progress: Progress = lambda *_: None,
+    log: Log = lambda _: None,
 ) -> Adapted:
     """Train an adapter on `learn`; which of its checkpoints is kept is decided on `check` alone.
 
@@ -120,6 +123,7 @@ def adapt(
         work: a folder for the checkpoint and log.csv; with a checkpoint of the same configuration in it, training goes
             on from there.
         progress: called with "adapting", steps done, and how many there are, where that is known.
+        log: called with each row of log.csv.
 
     Raises:
         InputError: nothing to learn from; a loss that is no number (the batch is saved in `work`); another
@@ -127,7 +131,7 @@ def adapt(
     """
     if not any(len(r) for r in learn) or not any(len(r) for r in check):
         raise InputError("no frames to learn from, or none to check with: give recordings in which the camera moves")
-    run = _Run(base, learn, check, work, config)
+    run = _Run(base, learn, check, work, config, log)
     if not run.resume():
         run.check()
     try:
@@ -147,11 +151,14 @@ def adapt(
 class _Run:
     """The state of a training run."""
 
-    def __init__(self, base: Base, learn: Sequence[Recording], check: Sequence[Recording], work: Path, config: Config):
+    def __init__(
+        self, base: Base, learn: Sequence[Recording], check: Sequence[Recording], work: Path, config: Config,
+        log: Log = lambda _: None,
+    ):  # fmt: skip
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
-        self.config, self.work = config, work
+        self.config, self.work, self.log = config, work, log
         # In a phase some tensors have no gradient: on several machines their absence must not be waited for.
         kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(mixed_precision="bf16" if config.bf16 else "no", kwargs_handlers=[kwargs])
@@ -267,7 +274,7 @@ class _Run:
         path = self.work / BROKEN
         self.save()
         with _disk(self.work):
-            torch.save({**frames, "group": asdict(group) | {"camera": group.camera.to_dict()}}, path)
+            _write(path, {**frames, "group": asdict(group) | {"camera": group.camera.to_dict()}})
         bad = ", ".join(k for k, v in told.items() if not math.isfinite(v))
         raise InputError(
             f"training stopped at step {self.step}: {bad} of frames {chosen.tolist()} of '{recording.name}' is no "
@@ -298,6 +305,7 @@ class _Run:
             return
         path, columns = self.work / LOG, _columns(self.config.weights)
         with _disk(self.work):
+            self.log({k: float(v) for k, v in row.items() if k in columns})
             new = not path.exists()
             with path.open("a", newline="") as file:
                 writer = csv.DictWriter(file, columns, restval="")
@@ -323,7 +331,7 @@ class _Run:
             "took": self.took,
         }
         with _disk(self.work):
-            torch.save(state, self.work / "checkpoint.part")
+            _write(self.work / "checkpoint.part", state)
             (self.work / "checkpoint.part").replace(self.work / CHECKPOINT)
 
     def resume(self) -> bool:
@@ -389,6 +397,13 @@ def _as_plain(config: Config) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
 
 
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """`torch.save`, whose own words on a full disk ("unexpected pos") tell nothing of it."""
+    held = io.BytesIO()
+    torch.save(state, held)
+    path.write_bytes(held.getbuffer())
+
+
 class _disk:
     """Says in a sentence where a folder can't be written."""
 
@@ -399,7 +414,7 @@ class _disk:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) or (isinstance(error, RuntimeError) and "write" in str(error)):
+        if isinstance(error, OSError):
             raise InputError(
                 f"{self.folder} can't be written ({error}): free some space or choose another place; what was written "
                 "before is kept"

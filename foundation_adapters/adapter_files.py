@@ -110,6 +110,7 @@ def save_adapter(
         InputError: no such adapter, a merged model, or a folder that can't be written.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from safetensors import SafetensorError
 
     if adapter not in model.peft_config:
         raise InputError(f"no adapter '{adapter}' to save: the model has {', '.join(model.peft_config)}")
@@ -134,7 +135,7 @@ def save_adapter(
             _swap(work, folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter where the disk is full
         raise InputError(
             f"no adapter can be written to {folder} ({error}): free space or take another place"
         ) from error

@@ -18,14 +18,19 @@ from video_io.errors import InputError
 from video_io.frame import Frame
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from torch import Tensor
 
+    from foundation_adapters.multi_view import MultiViewEstimator
     from foundation_adapters.network import Network
 
 # Larger batches fall out of the cache: two frames at 320 x 256 are the fastest.
 _BATCH = 2
 # The spread of log depth at which confidence is one half.
 _HALF_CONFIDENCE_STD = 0.1
+# Rays this far from the optical axis, and those behind the camera, have no depth.
+_LEAST_Z = 1e-3
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,7 @@ class Estimator:
         """
         import torch
 
-        _check(frames)
-        if any(frame.camera is None for frame in frames):
-            raise InputError(f"frame {frames[0].index} has no camera: give one, or ask estimate_camera first")
+        check_window(frames, cameras=True)
         state = previous.state if previous is not None else None
         parts = []
         with torch.inference_mode():
@@ -114,36 +117,22 @@ class Estimator:
         """
         import torch
 
-        _check(frames)
-        width, height = frames[0].width, frames[0].height
+        check_window(frames)
         with torch.inference_mode():
             tell = getattr(self._run, "focal", self._network.focal)
-            found = [tell(_images(frames[i : i + _BATCH])) for i in range(0, len(frames), _BATCH)]
-        logs = np.log(torch.cat(found).numpy().astype(float) * [width, height]).mean(1)
-        median = float(np.median(logs))
-        spread = 1.4826 * float(np.median(np.abs(logs - median)))
-        focal = math.exp(median)
-        return Camera.pinhole(width, height, focal, focal, width / 2, height / 2), spread
+            found = [tell(as_images(frames[i : i + _BATCH])) for i in range(0, len(frames), _BATCH)]
+        return common_camera(torch.cat(found), frames[0].width, frames[0].height)
 
     def _estimate_batch(self, frames: Sequence[Frame], state: Tensor | None) -> tuple[tuple[NDArray, ...], Tensor]:
-        import torch
-
-        image = _images(frames)
-        rays = _rays(frames, 1)
+        image = as_images(frames)
         half = _rays(frames, 2)
         log_distance, log_std, description = self._seen(image, half)
         if self._depth_model is not None:
-            log_distance, log_std = self._depth_model(image, rays)
-        z = torch.nan_to_num(rays[:, 2])
-        has_ray = z > 1e-3
-        distance = log_distance.exp()
-        depth = torch.where(has_ray, distance * z, 0.0)
-        use = torch.from_numpy(np.stack([frame.use_mask for frame in frames]))
-        std = log_std.exp().contiguous()
-        confidence = torch.where(use & has_ray, 1 / (1 + (std / _HALF_CONFIDENCE_STD) ** 2), 0.0)
+            log_distance, log_std = self._depth_model(image, _rays(frames, 1))
+        z = ray_depth(frames)
+        arrays = as_arrays(frames, log_distance.exp() * z, z > _LEAST_Z, log_std.exp())
         poses = self._poses(description, log_distance, half, state)
-        arrays = (depth.numpy(), confidence.numpy(), std.numpy(), poses)
-        return arrays, description[-1:].clone()
+        return (*arrays, poses), description[-1:].clone()
 
     def _seen(self, image: Tensor, half: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log distance, its log standard deviation, and the description that relative poses are told from."""
@@ -176,11 +165,11 @@ def load_estimator(
     adapter: str | Path | None = None,
     accept_licence: bool = False,
     runtime: str | None = None,
-) -> Estimator:
+) -> Estimator | MultiViewEstimator:
     """Build an estimator.
 
     Args:
-        model: `tiny`, or a Depth Anything checkpoint: a hub id or a folder.
+        model: `tiny`, or a checkpoint of a file of `foundation_adapters.backbones`: a hub id or a folder.
         adapter: folder of an adapter for that model (adapter_config.json, adapter_model.safetensors, card.json), or of
             one a task, in folders `depth` and `pose` of it. It is merged into the weights. With two sets for `tiny` the
             image passes its backbone twice.
@@ -198,8 +187,8 @@ def load_estimator(
     module = next((m for m in modules().values() if m.accepts(model)), None)
     if module is None:
         raise InputError(
-            f"no model '{model}': give tiny, a hub id (owner/name) of Depth Anything, DINOv2 or DINOv3, or a folder "
-            "with such a checkpoint"
+            f"no model '{model}': give tiny, a hub id (owner/name) of Depth Anything, VGGT, DINOv2 or DINOv3, or a "
+            "folder with such a checkpoint"
         )
     sets = _Sets.of(adapter)
     licence = module.licence(model) if hasattr(module, "licence") else module.LICENCE
@@ -209,6 +198,8 @@ def load_estimator(
     if getattr(module, "NEEDS_ADAPTER", False):
         network, for_depth = _encoder_networks(module.build(model), model, sets)
         return Estimator(network, name, licence, source_of(model), depth_network=for_depth, runtime="pytorch")
+    if getattr(module, "MULTI_VIEW", False):
+        return _multi_view(module, model, sets)
     if module is tiny:
         for_depth = None if sets.depth == sets.pose else _tiny(sets.depth)
         return Estimator(_tiny(sets.pose), name, licence, tiny.SOURCE, depth_network=for_depth, runtime=runtime)
@@ -282,6 +273,18 @@ def _encoder_networks(network: Any, model: str, sets: _Sets) -> tuple[Any, Any]:
     return (_tiny(None) if bare is None else _adapted(bare, sets.pose, model)), for_depth
 
 
+def _multi_view(module: ModuleType, model: str, sets: _Sets) -> MultiViewEstimator:
+    from foundation_adapters.checkpoints import source_of
+    from foundation_adapters.multi_view import MultiViewEstimator
+
+    if sets.name:
+        raise InputError(
+            f"'{model}' sees several views at once and takes no adapter: leave out --adapter, or give the model that "
+            f"{sets.name} was trained for"
+        )
+    return MultiViewEstimator(module.build(model), model, module.licence(model), source_of(model))
+
+
 def _check_heads(folder: Path, heads: set[str]) -> None:
     from foundation_adapters.adapter_files import saved_modules
 
@@ -299,7 +302,12 @@ def _adapted(network: Any, folder: Path, base: str) -> Any:
     return merged(load_adapter(network, folder, base), folder)
 
 
-def _check(frames: Sequence[Frame]) -> None:
+def check_window(frames: Sequence[Frame], cameras: bool = False) -> None:
+    """Whether frames can be estimated together.
+
+    Raises:
+        InputError: no frames, mixed sizes, a size that is no multiple of 32; where `cameras` are needed, none.
+    """
     if not frames:
         raise InputError("no frames: an estimate needs at least one")
     sizes = {(frame.width, frame.height) for frame in frames}
@@ -311,9 +319,41 @@ def _check(frames: Sequence[Frame]) -> None:
             f"frames of {width} x {height}: sides must be multiples of 32 and at least 64; "
             "video_io.view plans such a size"
         )
+    if cameras and any(frame.camera is None for frame in frames):
+        raise InputError(f"frame {frames[0].index} has no camera: give one, or ask estimate_camera first")
 
 
-def _images(frames: Sequence[Frame]) -> Tensor:
+def common_camera(focal: Tensor, width: int, height: int) -> tuple[Camera, float]:
+    """From each frame's fx / width and fy / height (N, 2) the clip's pinhole camera, by the median, and the relative
+    standard deviation of the focal length over the frames."""
+    logs = np.log(focal.numpy().astype(float) * [width, height]).mean(1)
+    median = float(np.median(logs))
+    spread = 1.4826 * float(np.median(np.abs(logs - median)))
+    length = math.exp(median)
+    return Camera.pinhole(width, height, length, length, width / 2, height / 2), spread
+
+
+def as_arrays(
+    frames: Sequence[Frame], depth: Tensor, has_ray: Tensor, std: Tensor
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Depth, confidence and log_std as in `Geometry`, from depth, whether the camera has a ray, and the standard
+    deviation of log depth, (N, H, W) each."""
+    import torch
+
+    use = torch.from_numpy(np.stack([frame.use_mask for frame in frames]))
+    confidence = torch.where(use & has_ray, 1 / (1 + (std / _HALF_CONFIDENCE_STD) ** 2), 0.0)
+    return torch.where(has_ray, depth, 0.0).numpy(), confidence.numpy(), std.contiguous().numpy()
+
+
+def ray_depth(frames: Sequence[Frame]) -> Tensor:
+    """z (N, H, W) of the frames' unit rays; 0 where the camera has none."""
+    import torch
+
+    return torch.nan_to_num(_rays(frames, 1)[:, 2])
+
+
+def as_images(frames: Sequence[Frame]) -> Tensor:
+    """(N, 3, H, W) in [0, 1]."""
     import torch
 
     # (N, H, W, 3) permuted is channels last already: no copy is made for the layout.

@@ -47,6 +47,8 @@ def load_base(model: str) -> Base:
     module = next((m for m in modules().values() if m.accepts(model)), None)
     if module is None:
         raise InputError(f"no model '{model}' to adapt: give tiny, a hub id (owner/name) or a folder with a checkpoint")
+    if getattr(module, "MULTI_VIEW", False):
+        raise cannot_adapt(model)
     if module is tiny:
         return Base(tiny.base(), read_network, ("distance.out",))
     if module is depth_anything:
@@ -54,6 +56,14 @@ def load_base(model: str) -> Base:
         return Base(wrapper.model, _ReadDepthAnything(wrapper), ())
     network = module.build(model)
     return Base(network, read_network, tuple(network.heads["depth"]), must_learn=True)
+
+
+def cannot_adapt(model: str) -> InputError:
+    """What to say of a network that sees several views at once."""
+    return InputError(
+        f"'{model}' sees several views at once and is used as it is: adapt tiny, or a Depth Anything V1 or V2, DINOv2 "
+        "or DINOv3 checkpoint"
+    )
 
 
 def read_network(network: nn.Module, image: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:

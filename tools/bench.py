@@ -53,11 +53,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="keep the runs here")
     parser.add_argument("--memory", action="store_true", help="300 against 3000 phantom frames (half an hour)")
     parser.add_argument("--runtimes", action="store_true", help="the network by PyTorch, ONNX Runtime and OpenVINO")
+    parser.add_argument("--runtimes-only", action="store_true", help="that and nothing else")
     parser.add_argument("--colmap", action="store_true", help="pycolmap's incremental mapping of the same clips")
     parser.add_argument("--ablation", action="store_true", help="tracking without the network, without refinement")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         out = args.out or Path(scratch)
+        if args.runtimes_only:
+            runtime_table(args.data)
+            vit_table()
+            return 0
         if args.data.is_dir():
             network_table(args.data)
             both = (colmap_lines, args.colmap), (ablation_lines, args.ablation)
@@ -68,6 +73,7 @@ def main() -> int:
         latency_table()
         if args.runtimes:
             runtime_table(args.data)
+            vit_table()
         if args.memory:
             memory_table(out)
     return 0
@@ -231,20 +237,11 @@ def ablation_lines(data: Path, name: str, out: Path) -> Iterator[str]:
 def latency_table() -> None:
     """The default at 256 x 320 against Depth Anything's ViT-S at 224 x 280, in this process, on two threads."""
     import torch
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
     from foundation_adapters.backbones import tiny
 
     torch.set_num_threads(2)
-    backbone = Dinov2Config(
-        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, apply_layernorm=True,
-        out_features=["stage3", "stage6", "stage9", "stage12"], reshape_hidden_states=False,
-    )  # fmt: skip
-    config = DepthAnythingConfig(
-        backbone_config=backbone, reassemble_hidden_size=384, neck_hidden_sizes=[48, 96, 192, 384],
-        fusion_hidden_size=64, head_hidden_size=32,
-    )  # fmt: skip
-    large, small = DepthAnythingForDepthEstimation(config).eval(), tiny.build()
+    large, small = _vit_s(), tiny.build()
     image = torch.rand(1, 3, 256, 320).contiguous(memory_format=torch.channels_last)
     rays = torch.nn.functional.normalize(torch.rand(1, 3, 128, 160), dim=1)
     patches = torch.rand(1, 3, 224, 280)
@@ -259,11 +256,82 @@ def latency_table() -> None:
     )
 
 
-def runtime_table(data: Path) -> None:
-    """Each runtime of the default network: milliseconds a frame of 256 x 320 in windows of two, and AbsRel on CLIPS.
+def _vit_s():  # type: ignore[no-untyped-def]
+    """Depth Anything's ViT-S as published, with random weights."""
+    import torch
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-    ViT-S has no weights here: of it only PyTorch's times are told.
-    """
+    backbone = Dinov2Config(
+        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, apply_layernorm=True,
+        out_features=["stage3", "stage6", "stage9", "stage12"], reshape_hidden_states=False,
+    )  # fmt: skip
+    config = DepthAnythingConfig(
+        backbone_config=backbone, reassemble_hidden_size=384, neck_hidden_sizes=[48, 96, 192, 384],
+        fusion_hidden_size=64, head_hidden_size=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = DepthAnythingForDepthEstimation(config).eval().requires_grad_(False)
+    # As drawn it says next to nothing everywhere.
+    torch.nn.init.constant_(model.head.conv3.bias, 1.0)
+    return model
+
+
+def vit_table() -> None:
+    """Each runtime of ViT-S: milliseconds a frame of 224 x 280, and by how much its disparity differs from single
+    precision's, relative to it. Its weights are random here, so that there is no AbsRel: a folder of published ones is
+    measured by `endorecon benchmark --model FOLDER`."""
+    import io
+    import warnings
+
+    import torch
+    from torch import Tensor, nn
+
+    class Plain(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.network(pixel_values=image).predicted_depth
+
+    torch.set_num_threads(2)
+    model, image = Plain(_vit_s()), torch.rand(1, 3, 224, 280, generator=torch.Generator().manual_seed(0))
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (image,), file, opset_version=17, dynamo=False, input_names=["image"])
+    onnx, array = file.getvalue(), image.numpy()
+
+    def half() -> np.ndarray:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(image).float().numpy()
+
+    ways = {"pytorch, single precision": lambda: model(image).numpy(), "pytorch, bfloat16": half}
+    try:
+        import onnxruntime
+        import openvino
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 2, 3
+        session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        ways["onnx, single precision"] = lambda: session.run(None, {"image": array})[0]
+        for hint, label in (("f32", "single precision"), ("bf16", "bfloat16")):
+            settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": 2, "PERFORMANCE_HINT": "LATENCY"}
+            core = openvino.Core()
+            request = core.compile_model(core.read_model(onnx, b""), "CPU", settings).create_infer_request()
+            ways[f"openvino, {label}"] = lambda r=request: r.infer([array])[0].copy()
+    except ImportError:
+        print("ViT-S by ONNX Runtime and OpenVINO: pip install 'endorecon[onnx]'")
+    print(f"\n{'ViT-S 224 x 280, random weights, 2 threads':44} {'ms a frame':>10}  {'off by, mean':>14}")
+    with torch.inference_mode():
+        exact = model(image).numpy()
+        for label, run in ways.items():
+            off = float(np.mean(np.abs(run() / exact - 1)))
+            print(f"{label:44} {1e3 * _fastest(run):10.1f}  {100 * off:12.3f} %", flush=True)
+
+
+def runtime_table(data: Path) -> None:
+    """Each runtime of the default network: milliseconds a frame of 256 x 320 in windows of two, and AbsRel on CLIPS."""
     import torch
 
     from foundation_adapters import runtimes

@@ -46,6 +46,9 @@ class Adapt:
     """Every draw of the training follows from it."""
     overwrite: bool = False
     """Replace the adapter that the output folder holds."""
+    tensorboard: bool = False
+    """Write the training's figures for TensorBoard too, as they come: into `.NAME.adapting/tensorboard` beside the
+    output, and in the end into it."""
 
 
 def run(command: Adapt) -> int:
@@ -72,6 +75,7 @@ def run(command: Adapt) -> int:
                 fps=command.fps,
                 seed=command.seed,
                 overwrite=command.overwrite,
+                tensorboard=command.tensorboard,
                 progress=bars,
             )
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from itertools import islice
 
 from endorecon.ahead import ahead
 from endorecon.tracking.densify import NetworkDepth
-from endorecon.tracking.refine import FocalPrior, adjust_keyframes
+from endorecon.tracking.refine import FocalPrior, adjust_keyframes, is_shown
 from endorecon.tracking.tracker import Tracker, TrackerSettings
 from video_io.camera import Camera
 from video_io.frame import Frame
@@ -22,8 +22,6 @@ from video_io.frame import Frame
 STRIDE, FRAMES = 2, (16, 32, 64)
 SURE_STD = 0.04
 LEAST_FRAMES, LEAST_KEYFRAMES = 8, 3
-# What was known before has to be at least this much surer afterwards.
-SURER = 0.8
 
 Estimates = Callable[[Sequence[Frame]], Iterator[tuple[Frame, NetworkDepth]]]
 
@@ -64,7 +62,7 @@ def calibrate(frames: Iterator[Frame], estimates: Estimates, camera: Camera, pri
             continue
         for _ in range(2):
             spread = adjust_keyframes(scene, prior)
-        if spread < SURER * prior.log_std:
+        if is_shown(spread, prior):
             found = Calibration(scene.camera, spread, True)
         if spread < SURE_STD:
             break

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from endorecon.tracking.adjust import Problem, adjust
+from endorecon.tracking.adjust import Problem, adjust, focal_std
 from endorecon.tracking.densify import Correction, fit_correction
 from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.pose import solve
@@ -28,6 +28,8 @@ LEAST_MEMBERS = 16
 OVERCONFIDENCE = 4.0
 # A focal length that moves further than this, in standard deviations of what was known before, is not believed.
 MOST_FOCAL_STD = 2.5
+# What was known of a focal length before has to be at least this much surer afterwards.
+SURER = 0.8
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class FocalPrior:
 
     focal_px: float
     log_std: float
+
+
+def is_shown(log_std: float, prior: FocalPrior) -> bool:
+    """Whether the motion has shown the focal length, known to `log_std` now and as `prior` before."""
+    return log_std < SURER * prior.log_std
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def adjust_keyframes(scene: Map, focal: FocalPrior | None) -> float:
         _drop_outliers(scene, adjusted.problem, adjusted.residual_px, members, numbers)
         scene.take(adjusted, members, numbers)
         if free:
-            spread = adjusted.log_focal_std * OVERCONFIDENCE
+            spread = focal_std(adjusted.problem) * OVERCONFIDENCE
             scene.camera = adjusted.problem.sight.camera
     return spread
 

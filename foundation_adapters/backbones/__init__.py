@@ -1,13 +1,14 @@
 """A slot: one file a network, its name the one on the command line. Listing them imports nothing heavy.
 
 Each file tells LICENCE, SIZE_MB, SOURCE and ABOUT, and has `accepts(model)`, is this name on the command line mine, and
-`build(model)`; where the weights are not shipped also `licence(model)`, theirs. What is built is one of three:
+`build(model)`; where the weights are not shipped also `licence(model)`, theirs. What is built is one of four:
 
 - a function of images (N, 3, H, W) in [0, 1] and unit rays (N, 3, H, W) which returns log distance along the ray and
   the log of its standard deviation, (N, H, W) each, with attributes name, licence and source for the run folder and
   `model` for an adapter to wrap;
 - the whole network (`tiny`);
-- with NEEDS_ADAPTER a whole network whose heads have learnt nothing: they come with the adapter.
+- with NEEDS_ADAPTER a whole network whose heads have learnt nothing: they come with the adapter;
+- with MULTI_VIEW a network that sees a window of frames at once: a `multi_view.ViewNetwork`.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class DepthAnything:
 
 def accepts(model: str) -> bool:
     """Hub ids (owner/name) and folders, but for those of another family."""
-    return checkpoints.is_checkpoint(model) and checkpoints.kind(model) not in checkpoints.ENCODERS
+    return checkpoints.is_checkpoint(model) and checkpoints.kind(model) not in checkpoints.OTHERS
 
 
 def licence(model: str) -> str:

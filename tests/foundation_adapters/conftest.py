@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +83,19 @@ def own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_weights(Network(), tmp_path / "tiny.safetensors", {})
     real = tiny.base
     monkeypatch.setattr(tiny, "base", lambda path=None: real(tmp_path / "tiny.safetensors"))
+
+
+@pytest.fixture
+def full_disk() -> Callable:
+    """`with full_disk(size):` no file can grow beyond so many bytes, which fails as a full disk does."""
+
+    @contextmanager
+    def full(size: int = 4096) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return full

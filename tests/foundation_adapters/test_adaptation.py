@@ -150,6 +150,51 @@ def test_a_full_disk_is_said_in_a_sentence(base: Base, tmp_path: Path) -> None:
         run(base, tmp_path)
 
 
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint(base: Base, tmp_path: Path, full_disk) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(KeyboardInterrupt):
+        run(base, tmp_path, stop_at=3)
+    kept = (tmp_path / CHECKPOINT).read_bytes()
+    learn, check = split([made(frames=14)])
+    again = _Run(load_base("tiny"), learn, check, tmp_path, QUICK)
+    with full_disk(), pytest.raises(InputError, match=r"can't be written .*free some space"):
+        again.save()
+    assert (tmp_path / CHECKPOINT).read_bytes() == kept
+
+
+def test_each_row_of_the_log_is_told(base: Base, tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = []
+    learn, check = split([made(frames=14)])
+    adapt(base, learn, check, tmp_path, QUICK, log=rows.append)
+    with (tmp_path / LOG).open() as file:
+        written = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == [0, 4, 8] == [int(row["step"]) for row in written]
+    assert rows[-1]["held_out"] == pytest.approx(float(written[-1]["held_out"]), rel=1e-4)
+    assert "photometric" in rows[-1] and "total" in rows[-1]
+
+
+def test_tensorboard_reads_what_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from foundation_adapters.curves import TensorBoard
+
+    log = TensorBoard(tmp_path)
+    log({"step": 4.0, "total": 0.5})
+    log({"step": 8.0, "total": 0.25})
+    log.close()
+    told = EventAccumulator(str(tmp_path))
+    told.Reload()
+    assert [(e.step, e.value) for e in told.Scalars("training/total")] == [(4, 0.5), (8, 0.25)]
+
+
+def test_without_tensorboard_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    from foundation_adapters import curves
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match=r"pip install 'endorecon\[tensorboard\]'"):
+        curves.check()
+
+
 def test_the_time_plans_the_steps(base: Base, tmp_path: Path) -> None:
     seen = []
     learn, check = split([made(frames=14)])

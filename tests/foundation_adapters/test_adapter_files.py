@@ -222,6 +222,14 @@ def test_a_save_that_fails_leaves_the_last_one_whole(folder: Path, monkeypatch: 
     assert [path.name for path in folder.parent.iterdir()] == ["mine"]
 
 
+def test_a_disk_that_fills_up_leaves_the_last_one_whole(folder: Path, full_disk) -> None:  # type: ignore[no-untyped-def]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with full_disk(64), pytest.raises(InputError, match=r"no adapter can be written to .*free space"):
+        save_adapter(_model(seed=9), folder, "small", "MIT")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["mine"]
+
+
 def test_saving_again_replaces_it(folder: Path) -> None:
     model = _model(seed=9)
     save_adapter(model, folder, "small", "MIT")

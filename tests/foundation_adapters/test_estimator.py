@@ -150,7 +150,7 @@ def test_models_are_listed_without_heavy_imports() -> None:
         "print([m.name for m in available()], [m for m in ('torch', 'transformers', 'peft') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['depth_anything', 'dinov2', 'dinov3', 'tiny'] []"
+    assert done.stdout.strip() == "['depth_anything', 'depth_anything_3', 'dinov2', 'dinov3', 'tiny', 'vggt'] []"
 
 
 def test_every_listing_tells_licence_and_source() -> None:
