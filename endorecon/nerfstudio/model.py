@@ -183,7 +183,8 @@ class EndoreconSplats(Model):
         layers = rasterize(
             raw["means"], raw["quats"], torch.exp(raw["scales"]), torch.sigmoid(raw["opacities"]),
             torch.cat([raw["sh0"], raw["shN"]], 1), view_from_world(pose),
-            camera.get_intrinsics_matrices().to(pose), w, h, sh_degree=degree, camera_model="fisheye" if is_fisheye else "pinhole", radial_coeffs=radial, means2d=moved,
+            camera.get_intrinsics_matrices().to(pose), w, h, sh_degree=degree,
+            camera_model="fisheye" if is_fisheye else "pinhole", radial_coeffs=radial, means2d=moved,
             backend="gsplat" if raw["means"].is_cuda else "cpu",
         )  # fmt: skip
         if self.training:

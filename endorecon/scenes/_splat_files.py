@@ -30,7 +30,7 @@ def encoded(splats: Splats, form: str) -> bytes:
 def _finite(s: Splats) -> dict[str, Floats]:
     """The arrays by name, each (N, K); harmonics a channel after the other."""
     n = len(s)
-    rest = s.shN.transpose(0, 2, 1).reshape(n, -1)
+    rest = s.shN.transpose(0, 2, 1).reshape(n, 3 * s.shN.shape[1])
     arrays = {
         "means": s.means, "sh0": s.sh0.reshape(n, 3), "shN": rest, "opacities": s.opacities.reshape(n, 1),
         "scales": s.scales, "quats": s.quats,
