@@ -15,7 +15,7 @@ READY = $(VENV)/.ready
 NS_VENV ?= .venv-nerfstudio
 NS_NEEDS = pytest plyfile websockets msgspec requests tensorboard plotly torchmetrics pytorch-msssim matplotlib
 NS_ALONE = nerfstudio==1.1.5 torchvision==0.28.0 viser==0.2.7 nerfacc==0.5.2 splines==0.3.0 fpsample tensorly mediapy \
-	appdirs pathos dill multiprocess pox ppft nodeenv yourdfpy
+	rawpy pyquaternion appdirs pathos dill multiprocess pox ppft nodeenv yourdfpy
 
 .PHONY: demo test test-all test-nerfstudio bench lint clean
 

@@ -41,7 +41,10 @@ def tiles(
     from gsplat.cuda._torch_impl import _isect_tiles
 
     assert radii.dtype == torch.int32
-    return _isect_tiles(means2d.detach(), radii, depths.detach(), tile_size, tile_width, tile_height)
+    size = tile_size, tile_width, tile_height
+    counts, keys, listed = _isect_tiles(means2d.detach(), radii, depths.detach(), *size, sort=False)
+    order = torch.argsort(keys, stable=True)  # as the kernels' radix sort
+    return counts, keys[order], listed[order]
 
 
 def offsets(isect_ids: Tensor, n_images: int, tile_width: int, tile_height: int) -> Tensor:
@@ -59,19 +62,24 @@ def weights(a: dict[str, Any]) -> Tensor:
     )  # fmt: skip
     starts, listed = a["isect_offsets"][0].flatten().tolist(), a["flatten_ids"]
     ends, across = [*starts[1:], len(listed)], a["isect_offsets"].shape[2]
-    rows = []
-    for number in range(w * h):
-        v, u = divmod(number, w)
-        tile = v // size * across + u // size
-        ids = listed[starts[tile] : ends[tile]].long()
-        dx, dy = means[ids, 0] - u - 0.5, means[ids, 1] - v - 0.5
+    image = means.new_zeros(h, w, len(means))
+    for tile, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        top, left, ids = tile // across * size, tile % across * size, listed[start:end].long()
+        v, u = torch.meshgrid(
+            torch.arange(top, min(top + size, h)) + 0.5, torch.arange(left, min(left + size, w)) + 0.5, indexing="ij"
+        )
+        dx, dy = means[ids, 0] - u[..., None], means[ids, 1] - v[..., None]
         sigma = 0.5 * (conics[ids, 0] * dx * dx + conics[ids, 2] * dy * dy) + conics[ids, 1] * dx * dy
         alpha = torch.clamp(opacities[ids] * torch.exp(-sigma), max=0.999)
         alpha = torch.where((sigma >= 0) & (alpha >= 1 / 255), alpha, torch.zeros_like(alpha))
-        after = torch.cumprod(1 - alpha, 0)
-        weight = alpha * torch.cat([after.new_ones(1), after[:-1]])
-        rows.append(torch.zeros(len(means)).index_add(0, ids, torch.where(after > 1e-4, weight, 0 * weight)))
-    return torch.stack(rows).reshape(h, w, -1)
+        after = torch.cumprod(1 - alpha, 2)
+        weight = alpha * torch.cat([torch.ones_like(after[..., :1]), after[..., :-1]], 2)
+        weight = torch.where(after > 1e-4, weight, torch.zeros_like(weight))
+        spread = torch.nn.functional.one_hot(ids, len(means)).to(weight)
+        image = torch.nn.functional.pad(
+            weight @ spread, (0, 0, left, w - left - u.shape[1], top, h - top - u.shape[0])
+        ) + image  # fmt: skip
+    return image
 
 
 def to_pixels(**a: Any) -> tuple[Tensor, Tensor]:
