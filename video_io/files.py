@@ -100,6 +100,19 @@ def read_npz(path: str | Path, most_mb: float) -> dict[str, NDArray[Any]]:
     return found
 
 
+def read_npy(path: str | Path, most_mb: float) -> NDArray[Any]:
+    """The array of an .npy file.
+
+    Raises:
+        OSError: it can't be opened.
+        ValueError: it is no such file, too large, or damaged.
+    """
+    try:
+        return _array(read_bytes(path, most_mb))
+    except (EOFError, OverflowError, SyntaxError, TypeError) as error:
+        raise ValueError(f"'{Path(path).name}' is damaged: {error}") from error
+
+
 def _array(data: bytes) -> NDArray[Any]:
     import io
 

@@ -46,8 +46,11 @@ class _Default:
     """
 
     def __init__(self, size: float, most: int, slope: float, every: int) -> None:
+        from gsplat import __version__
         from gsplat.strategy import DefaultStrategy
 
+        # gsplat 1.4, which nerfstudio 1.1.5 asks for, knows one radius a Gaussian.
+        self._one_radius = __version__.startswith("1.4.")
         # The caller, who knows the clock, says when to grow.
         self._strategy = DefaultStrategy(
             refine_start_iter=0, refine_stop_iter=10**9, refine_every=every, reset_every=10**9
@@ -56,6 +59,8 @@ class _Default:
 
     def step(self, raw: torch.nn.ParameterDict, adams: dict[str, Any], steps: int, info: dict[str, Any]) -> None:
         self._strategy.grow_grad2d = self._slope if len(raw["means"]) < self._most else OFF
+        if self._one_radius:
+            info = {**info, "radii": info["radii"].amax(-1)}
         self._strategy.step_post_backward(raw, adams, self._state, steps, info)
 
 

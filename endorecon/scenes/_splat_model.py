@@ -14,6 +14,7 @@ from endorecon.scenes._splat_light import Light
 from rendering.mesh import Caster, Mesh
 from video_io.camera import Camera
 from video_io.errors import InputError
+from video_io.files import read_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,7 @@ Floats = NDArray[np.float32]
 C0 = 0.28209479177387814  # the first harmonic: colour = C0 sh0 + 1/2
 FLATNESS = 0.2  # thickness of a seeded Gaussian over its width: it lies on a surface
 OPACITY = 0.5
+MOST_MB = 4000  # of a file of Gaussians
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ class Splats:
         scales = self.scales + np.float32(np.log(factor))
         return replace(self, means=self.means * np.float32(factor), scales=scales)
 
+    def moved(self, shift: NDArray[np.floating]) -> Splats:
+        """The same at another place, by (3,)."""
+        return replace(self, means=(self.means + shift).astype(np.float32))
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """The arrays as tensors, by name."""
         import torch
@@ -144,8 +150,6 @@ def seed(
     Raises:
         InputError: no pixel has a depth.
     """
-    from scipy.spatial import cKDTree
-
     rng = np.random.default_rng(0)
     caster = Caster(mesh) if mesh is not None and len(mesh.faces) else None
     parts = [_points(view, caster, number // len(views) + 1, rng, light) for view in views]
@@ -155,13 +159,22 @@ def seed(
             f"Gaussians begin on measured depth, and {len(views)} frames have {len(points)} pixels with one; "
             "choose another part of the clip, or --scene tsdf"
         )
+    return seed_points(points, colors, degree, normals)
+
+
+def seed_points(points: NDArray, colors: NDArray, degree: int, normals: NDArray | None = None) -> Splats:
+    """Gaussians at points (N, 3), at least four, as wide as it is to their neighbours, with colours (N, 3) of 0 to 255;
+    flat where the surface's normals (N, 3) are known."""
+    from scipy.spatial import cKDTree
+
     # Points of several views that fall together are thinned out by their distance to the nearest.
     gap = np.sqrt((cKDTree(points).query(points, 4)[0][:, 1:] ** 2).mean(1))
     gap = np.maximum(gap, 1e-3 * np.median(gap))
-    scales = np.log(np.stack([gap, gap, FLATNESS * gap], 1))
+    scales = np.log(np.stack([gap, gap, (1.0 if normals is None else FLATNESS) * gap], 1))
+    turns = np.tile([1.0, 0, 0, 0], (len(points), 1)) if normals is None else _quaternions(normals)
     return Splats(
         points.astype(np.float32),
-        _quaternions(normals).astype(np.float32),
+        turns.astype(np.float32),
         scales.astype(np.float32),
         np.full(len(points), np.log(OPACITY / (1 - OPACITY)), np.float32),
         ((colors / 255 - 0.5) / C0)[:, None].astype(np.float32),
@@ -214,12 +227,10 @@ def _quaternions(normals: NDArray) -> NDArray:
 
 def write_splats(splats: Splats, path: Path) -> None:
     """Write a `.ply` (the standard 3DGS form), a `.compressed.ply` (SuperSplat's) or a `.splat`, told by the name."""
-    from gsplat.exporter import export_splats
+    from endorecon.scenes._splat_files import encoded
 
-    form = (
-        "splat" if path.suffix == ".splat" else "ply_compressed" if path.suffixes[-2:-1] == [".compressed"] else "ply"
-    )
-    path.write_bytes(export_splats(**splats.tensors(), format=form))  # type: ignore[arg-type]
+    compressed = path.suffixes[-2:-1] == [".compressed"]
+    path.write_bytes(encoded(splats, "splat" if path.suffix == ".splat" else "compressed" if compressed else "ply"))
 
 
 def read_splats(path: Path) -> Splats:
@@ -229,30 +240,43 @@ def read_splats(path: Path) -> Splats:
         InputError: a file that can't be read, or that holds something else.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"the Gaussians in {path} can't be read ({error.strerror}); check the path") from error
+        data = read_bytes(path, MOST_MB)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"the Gaussians in {path} can't be read ({reason}); check the path") from error
     head, mark, body = data.partition(b"end_header\n")
-    lines = head.decode("ascii", "replace").split("\n")
-    names = [line.split()[2] for line in lines if line.startswith("property float ") and len(line.split()) == 3]
-    counts = [line.split()[2] for line in lines if line.startswith("element vertex ")]
+    lines = [line.rstrip("\r").split() for line in head.decode("ascii", "replace").split("\n")]
+    plain = ["property", "float"], ["property", "float32"]
+    names = [line[2] for line in lines if len(line) == 3 and line[:2] in plain]
+    elements = [line[1:] for line in lines if line[:1] == ["element"]]
     rest = sum(name.startswith("f_rest_") for name in names)
     wanted = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", *(f"scale_{i}" for i in range(3)),
               *(f"rot_{i}" for i in range(4)), *(f"f_rest_{i}" for i in range(rest))]  # fmt: skip
-    missing = [name for name in wanted if name not in names]
-    if not mark or "format binary_little_endian 1.0" not in lines or len(counts) != 1 or missing:
-        found = f"has no {missing[0]}" if missing and mark else "is no binary PLY"
-        raise InputError(f"{path} {found}; expected Gaussians in the standard 3DGS form, as scene/splats.ply of a run")
-    count = int(counts[0])
-    if rest not in (0, 9, 24, 45) or len(body) < 4 * count * len(names):
+    if not mark or ["format", "binary_little_endian", "1.0"] not in lines:
+        raise _foreign(path, "is no binary PLY")
+    if any(name == "chunk" for name, *_ in elements):
+        raise _foreign(path, "is a compressed PLY, which is for viewers")
+    if missing := [name for name in wanted if name not in names]:
+        raise _foreign(path, f"has no {missing[0]}")
+    if len(elements) != 1 or sum(line[:1] == ["property"] for line in lines) != len(names):
+        raise _foreign(path, "holds more than Gaussians of plain numbers")
+    told = elements[0][-1]
+    count = int(told) if told.isdecimal() else -1
+    if count < 0 or rest not in (0, 9, 24, 45) or len(body) < 4 * count * len(names):
         raise InputError(
-            f"{path} is cut short or of another form ({len(body)} bytes for {count} Gaussians of {len(names)} values); "
-            "export it again"
+            f"{path} is cut short or of another form ({len(body)} bytes for {told[:20]} Gaussians of {len(names)} "
+            "values); export it again"
         )
     table = np.frombuffer(body, "<f4", count * len(names)).reshape(count, len(names))
+    if not (table := table[np.isfinite(table).all(1)]).size:
+        raise _foreign(path, f"holds {count} Gaussians, none of them of finite numbers")
     pick = lambda *columns: np.ascontiguousarray(table[:, [names.index(c) for c in columns]])  # noqa: E731
-    harmonics = pick(*(f"f_rest_{i}" for i in range(rest))).reshape(count, 3, rest // 3).transpose(0, 2, 1)
+    harmonics = pick(*(f"f_rest_{i}" for i in range(rest))).reshape(len(table), 3, rest // 3).transpose(0, 2, 1)
     return Splats(
         pick("x", "y", "z"), pick(*(f"rot_{i}" for i in range(4))), pick(*(f"scale_{i}" for i in range(3))),
         pick("opacity")[:, 0], pick("f_dc_0", "f_dc_1", "f_dc_2")[:, None], np.ascontiguousarray(harmonics),
     )  # fmt: skip
+
+
+def _foreign(path: Path, found: str) -> InputError:
+    return InputError(f"{path} {found}; expected Gaussians in the standard 3DGS form, as scene/splats.ply of a run")

@@ -27,6 +27,7 @@ RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "sh0
 MEANS_RATE_AT_END = 0.01
 EXPOSURE_RATE = 2e-3
 HELD_OUT_EVERY = 8
+MOST_RETURNS = 3  # to the last good state, before training ends with it
 NAMES = ("means", "quats", "scales", "opacities", "sh0", "shN")
 Progress = Callable[[str, int, int | None], None]
 
@@ -141,6 +142,7 @@ class Training:
         self.warnings: list[str] = []
         self._rng = np.random.default_rng(0)
         self._queue: list[int] = []
+        self._returns = 0
         self._growth = self._make_growth()
         if state is not None:
             self.restore(state)
@@ -157,7 +159,7 @@ class Training:
         """
         total, kept, first = self.options.seconds, self.spent, True
         try:
-            while self.share < 1 and not self._settled():
+            while self.share < 1 and self._returns <= MOST_RETURNS and not self._settled():
                 begun = time.perf_counter()
                 if not self.step():
                     self._go_back()
@@ -166,12 +168,17 @@ class Training:
                 first = False
                 if self.spent - kept > every_s:
                     kept = self.spent
-                    self.history.append(self.figures())
-                    self._good = self.state()
-                    keep(self._good)
+                    if self._sound():
+                        self.history.append(self.figures())
+                        self._good = self.state()
+                        keep(self._good)
+                    else:
+                        self._go_back()
                 progress("splats", min(int(self.spent), int(total)), int(total))
         except KeyboardInterrupt:
             self.warnings.append(f"the Gaussians were trained for {self.spent:.0f} of {total:.0f} s, then interrupted")
+        if not self._sound():
+            self._go_back()
         self.history.append(self.figures())
 
     @property
@@ -286,13 +293,17 @@ class Training:
             self.history = [Figures(**figures) for figures in state["history"]]
         self._growth = self._make_growth()
 
+    def _sound(self) -> bool:
+        """Whether all is finite: a Gaussian that is not is drawn nowhere, so the loss does not tell of it."""
+        return all(bool(torch.isfinite(tensor).all()) for tensor in self.raw.values())
+
     def _go_back(self) -> None:
-        """To the last good state; nothing grows from there on."""
+        """To the last good state; nothing grows from there on. After a few times that state is the result."""
         self.warnings.append(f"training came upon a value that is no number at step {self.steps}; it went back")
-        if len(self.warnings) > 3:
-            raise FloatingPointError("training of the Gaussians keeps coming upon values that are no numbers")
         self.restore(self._good)
-        self.options = replace(self.options, grow_to=0.0)
+        self.options, self._returns = replace(self.options, grow_to=0.0), self._returns + 1
+        if self._returns > MOST_RETURNS:
+            self.warnings.append(f"the Gaussians are left as they were at step {self.steps}, the last that was good")
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

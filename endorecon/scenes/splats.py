@@ -68,7 +68,7 @@ class SplatScene:
             self.warnings.append(f"the Gaussians were trained on every {self._step}th frame, for want of memory")
         try:
             training = self._train(surface)
-        except (InputError, FloatingPointError) as error:
+        except InputError as error:
             self.warnings.append(f"there are no Gaussians: {error}")
             return surface
         self.splats, self.figures = training.splats(), _figures(training)

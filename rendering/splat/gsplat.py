@@ -6,6 +6,8 @@ median depth, which gsplat composites for surfels only, is found from its list o
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from video_io.errors import InputError
@@ -17,10 +19,11 @@ if TYPE_CHECKING:
 
 ABOUT = "gsplat, needs a CUDA device and nvcc"
 TILE = 16
+LEAST_VERSION = (1, 5)  # radii of two values, and bounds by opacity
 
 
 def check() -> None:
-    """Raise InputError unless there are gsplat and a CUDA device."""
+    """Raise InputError unless there are a CUDA device and gsplat with its kernels, which it builds at first use."""
     import torch
 
     # Asked first: without a device gsplat tries to build its kernels and complains about a missing file.
@@ -29,10 +32,30 @@ def check() -> None:
             "rasteriser 'gsplat' needs a CUDA device, and torch finds none; use the rasteriser 'cpu', or install a "
             "CUDA build of torch on a machine with an NVIDIA card"
         )
+    _kernels()
+
+
+@lru_cache
+def _kernels() -> None:
+    """Have gsplat load its kernels, or build them, which takes minutes once."""
     try:
-        import gsplat  # noqa: F401
+        import gsplat
     except ImportError as error:
         raise InputError("rasteriser 'gsplat' needs the package gsplat: pip install 'endorecon[cuda]'") from error
+    if tuple(int(n) for n in gsplat.__version__.split(".")[:2]) < LEAST_VERSION:
+        raise InputError(
+            f"rasteriser 'gsplat' needs gsplat 1.5 or later, found {gsplat.__version__}; pip install 'endorecon[cuda]'"
+        )
+    try:
+        from gsplat.cuda._backend import _C
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"gsplat can't build its CUDA kernels ({reason:.120}); check that nvcc is of torch's CUDA version, or use "
+            "the rasteriser 'cpu'"
+        ) from error
+    if _C is None:
+        raise InputError("gsplat finds no nvcc to build its CUDA kernels; install the CUDA toolkit, or use 'cpu'")
 
 
 def render(job: Job) -> Layers:
@@ -42,6 +65,9 @@ def render(job: Job) -> Layers:
 
     from rendering.splat import EMPTY_ALPHA, Layers, reference
 
+    job = _one_kind(job)
+    if not len(job.means):  # the kernels divide by their number
+        return _nothing(job)
     centres, conics, depths, radii = _project(job)
     centres = centres + job.means2d
     parts = [reference.colours(job), depths[:, None]] + ([reference.axis_normals(job)] if job.normals else [])
@@ -64,6 +90,29 @@ def render(job: Job) -> Layers:
     )
 
 
+def _nothing(job: Job) -> Layers:
+    """What no Gaussians look like."""
+    import torch
+
+    from rendering.splat import Layers
+
+    none = job.means.new_zeros(job.height, job.width) + job.means.sum()
+    three, channels = none[..., None].expand(-1, -1, 3), 3 if job.sh_degree is not None else job.colors.shape[1]
+    return Layers(
+        none[..., None].expand(-1, -1, channels), none, none, none if job.median else None,
+        three if job.normals else None, torch.zeros(0, 2, dtype=torch.int32, device=none.device),
+    )  # fmt: skip
+
+
+def _one_kind(job: Job) -> Job:
+    """The job with camera and pose in the means' type, which is all that the kernels take, and no opacity of NaN, which
+    they would draw as opaque."""
+    import torch
+
+    opacities = torch.nan_to_num(job.opacities, nan=0.0)
+    return replace(job, viewmat=job.viewmat.to(job.means), k=job.k.to(job.means), opacities=opacities)
+
+
 def _project(job: Job) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Centres (N, 2), conics (N, 3), depths (N,) and radii (N, 2)."""
     import torch
@@ -73,8 +122,8 @@ def _project(job: Job) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     if job.is_fisheye:
         centres, covariance, depths, seen = reference.project(job)
-        inverse = torch.linalg.inv(covariance)
-        conics = torch.stack([inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]], 1)
+        a, b, c = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
+        conics = torch.stack([c, -b, a], 1) / (a * c - b * b)[:, None]
         opacities = torch.where(seen, job.opacities, torch.zeros_like(job.opacities))
         return centres, conics, depths, reference.radii(centres, covariance, opacities, job)
     fx, fy, cx, cy = job.k[:4]

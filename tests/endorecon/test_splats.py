@@ -183,6 +183,36 @@ def test_no_number_in_the_middle_goes_back(views: list[SplatView]) -> None:
     assert np.isfinite(training.splats().sh0).all() and np.isfinite(training.history[-1].psnr)
 
 
+def test_a_gaussian_that_is_no_number_goes_back_too(views: list[SplatView]) -> None:
+    """It is drawn nowhere, so the loss does not tell of it; nothing of it is kept."""
+    light, kept = Light(float(np.median(views[0].depth))), []
+    training = Training(seed(views, None, 500, 0, light), views, light, replace(QUICK, iterations=6, degree=0))
+    spoiled: list[int] = []
+
+    def spoil(*_: object) -> None:
+        if training.steps == 3 and not spoiled:
+            training.raw["means"].data[7] = torch.nan
+            spoiled.append(7)
+
+    training.run(spoil, kept.append, every_s=0.0)
+    assert spoiled and "came upon a value that is no number" in training.warnings[0]
+    assert all(np.isfinite(state["splats"]["means"]).all() for state in kept) and training.steps == 6
+    assert np.isfinite(training.splats().means).all() and len(training.splats()) > 100
+
+
+def test_what_keeps_failing_ends_with_the_last_good_state(views: list[SplatView]) -> None:
+    light = Light(float(np.median(views[0].depth)))
+    training = Training(seed(views, None, 500, 0, light), views, light, replace(QUICK, iterations=50, degree=0))
+    good = training.splats()
+
+    def spoil(*_: object) -> None:
+        training.raw["sh0"].data[:] = torch.nan
+
+    training.run(spoil, lambda _: None)
+    assert training.warnings[-1] == "the Gaussians are left as they were at step 0, the last that was good"
+    assert np.array_equal(training.splats().sh0, good.sh0) and np.isfinite(training.history[-1].psnr)
+
+
 class TestScene:
     def test_mesh_files_and_figures(self, views: list[SplatView], tmp_path: Path) -> None:
         told: list[str] = []
@@ -248,6 +278,23 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
         read_splats(path)
     one = Splats(*(np.zeros(s, np.float32) for s in ((1, 3), (1, 4), (1, 3), (1,), (1, 1, 3), (1, 3, 3))))
     write_splats(one, path)
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(InputError, match="is cut short"):
-        read_splats(path)
+    whole = path.read_bytes()
+    for damage, words in [
+        (lambda b: b[:-8], "is cut short"),
+        (lambda b: b.replace(b"element vertex 1", b"element vertex 9999999999999"), "is cut short"),
+        (lambda b: b.replace(b"element vertex 1", b"element vertex -1"), "is cut short"),
+        (lambda b: b.replace(b"element vertex 1", b"element vertex many"), "is cut short"),
+        (lambda b: b.replace(b"binary_little_endian", b"ascii"), "is no binary PLY"),
+        (lambda b: b.replace(b"end_header", b"element face 0\nproperty list int int i\nend_header"), "holds more than"),
+        (lambda b: b[:-4] + b"\x00\x00\xc0\x7f", "none of them of finite numbers"),
+    ]:
+        path.write_bytes(damage(whole))
+        with pytest.raises(InputError, match=words):
+            read_splats(path)
+    path.write_bytes(whole.replace(b"\n", b"\r\n", whole[: whole.index(b"end_header")].count(b"\n")))
+    assert len(read_splats(path)) == 1
+    write_splats(one, tmp_path / "a.compressed.ply")
+    with pytest.raises(InputError, match="is a compressed PLY, which is for viewers"):
+        read_splats(tmp_path / "a.compressed.ply")
+    with pytest.raises(InputError, match=r"can't be read \('zero' is a pipe or a device"):
+        read_splats(Path("/dev/zero"))

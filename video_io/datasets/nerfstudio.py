@@ -1,9 +1,9 @@
 """nerfstudio's transforms.json, with images and, where there are, depth and masks.
 
 fl_x, fl_y, cx, cy, w, h, k1 to k4, p1, p2 and camera_model for all frames; for each frame file_path, transform_matrix
-(camera- to-world, axes right, up, backwards), depth_file_path (16 bit, z, value * depth_unit_scale_factor = metres,
-.001 unless it says otherwise) and mask_path (black = not to be used). With depth, lengths are metres; without, the
-unit means nothing.
+(camera-to-world, axes right, up, backwards), depth_file_path (16 bit or .npy, z, value * depth_unit_scale_factor =
+metres, .001 unless it says otherwise) and mask_path (black = not to be used). With depth, lengths are metres, unless an
+export of a run (endorecon/exports/nerfstudio.py) says that they are up to scale; without, the unit means nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from video_io.camera import Camera
 from video_io.datasets.base import (
@@ -29,10 +30,11 @@ from video_io.datasets.base import (
     rigid,
 )
 from video_io.errors import InputError
-from video_io.files import parse_json, read_text
+from video_io.files import parse_json, read_npy, read_text
 from video_io.sources.images import SUFFIXES, natural_key
 from video_io.trajectory import Trajectory
 
+MOST_MB = 400  # of an array of depth
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 _SHARED = ("fl_x", "fl_y", "cx", "cy", "w", "h", "k1", "k2", "k3", "k4", "p1", "p2", "camera_model", "camera_angle_x")
 _FISHEYE = ("OPENCV_FISHEYE",)
@@ -68,13 +70,14 @@ def open(folder: Path) -> Truth:
             raise InputError(
                 f"'{path}' gives {what} for {len(files)} of {len(frames)} frames; expected it for each or none"
             )
+    scaled = depths and (told.get("endorecon") or {}).get("unit") != UP_TO_SCALE
     factor = float(told.get("depth_unit_scale_factor", 1e-3))
     scale = 1000.0 if depths else 1.0
     poses = rigid(matrices @ FLIP, str(path))
     poses[:, :3, 3] *= scale
 
     def depth(index: int) -> Depth:
-        stored = read_depth_image(depths[index])
+        stored = _stored_depth(depths[index])
         check_size(depths[index], stored.shape[1::-1], size)
         return (stored.astype(np.float32) * np.float32(1000 * factor)).astype(np.float32)
 
@@ -83,8 +86,17 @@ def open(folder: Path) -> Truth:
 
     return Truth(
         folder.resolve().name, "nerfstudio", camera, Trajectory(frame_times(len(frames)), poses), images, len(images),
-        None, depth if depths else None, MM if depths else UP_TO_SCALE, read_mask=mask if masks else None,
+        None, depth if depths else None, MM if scaled else UP_TO_SCALE, read_mask=mask if masks else None,
     )  # fmt: skip
+
+
+def _stored_depth(path: Path) -> NDArray[np.generic]:
+    if path.suffix != ".npy":
+        return read_depth_image(path)
+    try:
+        return read_npy(path, MOST_MB)
+    except (OSError, ValueError) as error:
+        raise InputError(f"depth '{path}' can't be read ({error}); expected an array; export it again") from error
 
 
 def _file(folder: Path, name: str, where: Path) -> Path:
