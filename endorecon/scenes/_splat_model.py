@@ -161,7 +161,7 @@ def seed(
     scales = np.log(np.stack([gap, gap, FLATNESS * gap], 1))
     return Splats(
         points.astype(np.float32),
-        _quaternions(normals).astype(np.float32),
+        quaternions(normals).astype(np.float32),
         scales.astype(np.float32),
         np.full(len(points), np.log(OPACITY / (1 - OPACITY)), np.float32),
         ((colors / 255 - 0.5) / C0)[:, None].astype(np.float32),
@@ -200,7 +200,7 @@ def _points(
     return local @ pose[:3, :3].T + pose[:3, 3], colors, normal
 
 
-def _quaternions(normals: NDArray) -> NDArray:
+def quaternions(normals: NDArray) -> NDArray:
     """Rotations wxyz that turn the z axis to the normals (N, 3)."""
     n = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     # An axis and its opposite are the same to a Gaussian: the nearer to z is taken.

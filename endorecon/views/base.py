@@ -13,6 +13,7 @@ from video_io.camera import Camera
 from video_io.trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from endorecon.scenes._motion import MovingSplats
     from endorecon.scenes._splat_model import Splats
 
 
@@ -34,7 +35,7 @@ class View(Protocol):
     def mesh(self, mesh: Mesh) -> None:
         """The surface as it is known now."""
 
-    def splats(self, splats: Splats) -> None:
+    def splats(self, splats: Splats | MovingSplats) -> None:
         """The Gaussians, where the scene has some; a view need not have this method."""
 
     def finished(self, run: Run) -> None:
@@ -67,7 +68,7 @@ class Views:
         for view in self.views:
             view.mesh(mesh)
 
-    def splats(self, splats: Splats) -> None:
+    def splats(self, splats: Splats | MovingSplats) -> None:
         for view in self.views:
             if hasattr(view, "splats"):
                 view.splats(splats)
