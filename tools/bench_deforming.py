@@ -3,12 +3,13 @@
     python tools/bench_deforming.py --clip clip.mp4 --focal 569.468 --minutes 15 --pictures out
     python tools/bench_deforming.py --phantoms
 
-The clip is reconstructed as `endorecon reconstruct CLIP --poses fixed --scene splats-deforming` does; every 8th frame is
-held out. PSNR over the pixels that show tissue, and over all, where the picture shows a tool and the scene what is behind.
+The clip is reconstructed as `endorecon reconstruct CLIP --poses fixed --scene splats-deforming` does; every 8th frame
+is held out. PSNR over the pixels that show tissue, and over all, where the picture shows a tool and the scene what is
+behind it.
 
-The phantoms are filmed by a still camera and by one that moves. The scene is given their poses and, as most of the field
-has it from stereo, their depth; `--network` gives it the network's depth, brought to millimetres by one factor. Points of
-the surface that the middle frame shows are followed to every frame that shows them.
+The phantoms are filmed by a still camera and by one that moves. The scene is given their poses and, as most of the
+field has it from stereo, their depth; `--network` gives it the network's depth, brought to millimetres by one factor.
+Points of the surface that the middle frame shows are followed to every frame that shows them.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def clip(path: Path, focal: float, minutes: float, pictures: Path | None) -> Non
     frame = next(iter(source.frames()))
     w, h = frame.width, frame.height
     with tempfile.TemporaryDirectory() as scratch:
-        calibration = Path(scratch) / "camera.json"
+        calibration = Path(scratch) / "intrinsics.json"
         calibration.write_text(json.dumps(Camera.pinhole(w, h, focal, focal, w / 2, h / 2).to_dict()))
         made = reconstruct_video(
             path, Path(scratch) / "run", camera=calibration, poses="fixed", scene="splats-deforming",
@@ -65,7 +66,7 @@ def clip(path: Path, focal: float, minutes: float, pictures: Path | None) -> Non
         for seconds, steps, gaussians, psnr, ssim in figures["history"]:
             print(f"| {seconds:.0f} | {steps} | {gaussians} | {psnr:.2f} | {ssim:.4f} |")
         print(
-            f"\n{len(figures['held_out'])} frames held out: PSNR {figures['psnr']:.2f} over the pixels that are not tool, "
+            f"\n{len(figures['held_out'])} frames held out: PSNR {figures['psnr']:.2f} over what is not tool, "
             f"{figures['psnr_all']:.2f} over all; SSIM {figures['ssim']:.4f}. Tools: {figures['tools']}"
         )
         if pictures is not None:
@@ -110,7 +111,8 @@ def given(motion: str, still: bool, seed: int, frames: int, options: Options) ->
 def network(motion: str, still: bool, seed: int, frames: int, minutes: float) -> tuple[np.ndarray, np.ndarray, dict]:
     """The same, reconstructed from the video with its camera and poses; still cameras have no unit of their own."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = simulate("tissue", seed, frames, None, 30.0, Path(scratch) / "clip", "none", False, None, motion, still)  # type: ignore[arg-type]
+        out = Path(scratch) / "clip"
+        folder = simulate("tissue", seed, frames, None, 30.0, out, extras=False, motion=motion, still=still)  # type: ignore[arg-type]
         poses = {"poses": "fixed"} if still else {"poses": str(folder / "poses.txt"), "poses_unit": "mm"}
         made = reconstruct_video(
             folder / "video.mp4", Path(scratch) / "run", camera=folder / "intrinsics.json", scene="splats-deforming",
@@ -145,7 +147,7 @@ def compared(
 
 
 def phantoms(seed: int, frames: int, minutes: float, iterations: int | None, with_network: bool) -> None:
-    print("| motion | camera | depth | points moved, mm: mean, most | error: mean | median | 95 % | within 1 mm | PSNR |")
+    print("| motion | camera | depth | moved, mm: mean, most | error: mean | median | 95 % | within 1 mm | PSNR |")
     print("|---" * 9 + "|")
     for motion, still in KINDS:
         if with_network:

@@ -45,10 +45,9 @@ def tool_masks(pictures: Sequence[Image], uses: Sequence[Mask]) -> list[Mask]:
         Masks, True on a tool with a margin around it; all False where colour does not tell tools from the rest.
     """
     colours = [_colourfulness(rgb) for rgb in pictures]
-    usual = np.median([np.nanmedian(c[use]) for c, use in zip(colours, uses, strict=True) if use.any()] or [0.0])
-    found = [
-        _tool(c, specular(rgb), use, float(usual)) for c, rgb, use in zip(colours, pictures, uses, strict=True)
-    ]
+    told = [c[use & np.isfinite(c)] for c, use in zip(colours, uses, strict=True)]
+    usual = float(np.median([np.median(c) for c in told if c.size] or [0.0]))
+    found = [_tool(c, specular(rgb), use, usual) for c, rgb, use in zip(colours, pictures, uses, strict=True)]
     found = _lasting(found)
     if not found or np.mean([tool.mean() for tool in found]) > MOST:
         return [np.zeros(use.shape, bool) for use in uses]
@@ -58,7 +57,7 @@ def tool_masks(pictures: Sequence[Image], uses: Sequence[Mask]) -> list[Mask]:
 
 
 def _colourfulness(rgb: Image) -> NDArray[np.float32]:
-    """(H, W): chroma over lightness in Lab, which shade hardly changes; NaN where it can't be told: dark, or clipped."""
+    """(H, W): chroma over lightness in Lab, which shade hardly changes; NaN where it can't be told, dark or clipped."""
     lab = cv2.cvtColor(cv2.GaussianBlur(rgb, (0, 0), 1.0), cv2.COLOR_RGB2LAB).astype(np.float32)
     light, a, b = lab[..., 0], lab[..., 1] - 128, lab[..., 2] - 128
     clipped = rgb.max(-1) >= _CLIPPED

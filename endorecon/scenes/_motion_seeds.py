@@ -70,6 +70,7 @@ def follow(views: Sequence[SplatView], reference: int, pixels: Float) -> Tracks:
     places, depth = np.tile(pixels.astype(np.float32), (t, 1, 1)), np.zeros((t, p), np.float32)
     seen = np.zeros((t, p), bool)
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis.setFinestScale(0)  # at half the size fine vessels are lost
     for way in (range(reference, t), range(reference - 1, -1, -1)):
         there = back = None
         for i in way:

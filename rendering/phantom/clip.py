@@ -143,8 +143,8 @@ def prepare(
 ) -> Clip:  # fmt: skip
     """Build an anatomy, dress it as its kind usually looks, and find a camera path that stays in the air.
 
-    Without a camera it is a pinhole of 320 x 256 pixels and 95 degrees (abdomen and tissue: 65 degrees) across. `motion`
-    is the tissue's; a `still` camera stays where the path is half way.
+    Without a camera it is a pinhole of 320 x 256 pixels and 95 degrees (abdomen and tissue: 65 degrees) across.
+    `motion` is the tissue's; a `still` camera stays where the path is half way.
 
     Raises:
         InputError: an unknown scene, field of view or motion, or numbers that make no clip.

@@ -1,4 +1,4 @@
-"""Gaussians that move: bells and their step, points followed, training on a phantom that is pulled, files, bad input."""
+"""Gaussians that move: bells and their step, points followed, training on a phantom that is pulled, files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ def clip() -> Clip:
     pose = np.diag([1.0, -1, -1, 1])
     pose[2, 3] = 60
     lights = (SpotLight((-2, 0, 0), exponent=1.0), SpotLight((2, 0, 0), exponent=1.0))
-    look = Look((replace(tissue(rng, "mucosa", 60.0), vessel_share=0.7, vessel_width=0.05),), lights, 7)
+    # Coarse vessels without gloss: highlights do not move with the tissue.
+    grain = {"vessel_frequency": 0.06, "vessel_width": 0.12, "mottle_frequency": 0.12, "mottle_share": 1.0}
+    matt = {"film": 0.0, "f0": 0.0, "vessel_share": 0.9, "vessel": (0.25, 0.02, 0.03), "pool_level": 3.0}
+    look = Look((replace(tissue(rng, "mucosa", 60.0), **grain, **matt),), lights, 7)
     motion = Motion(np.zeros(3), 14.0, np.array([4.0, 0, 3.0]), FRAMES / FPS)
     return Clip(
         Renderer(anatomy), CAMERA, np.tile(pose, (FRAMES, 1, 1)), look, Response(read_noise=0.003, shot_noise=0.004),
@@ -101,8 +104,8 @@ def some_splats(n: int, bells: int = 3) -> MovingSplats:
 
 class TestBells:
     def test_heights(self) -> None:
-        """Nine times: three bells at 0, .5 and 1, .5 wide. At .5 the outer ones lie one width away: e^-.5 = .60653, less
-        the floor e^-4.5 = .01111, over what is left of 1: .60212."""
+        """Nine times: three bells at 0, .5 and 1, .5 wide. At .5 the outer ones lie one width away: e^-.5 = .60653,
+        less the floor e^-4.5 = .01111, over what is left of 1: .60212."""
         basis = TimeBasis.over(range(9))
         heights = basis.heights(4)
         assert basis.shape[0].tolist() == [0, 0.5, 1] and np.exp(basis.shape[1]) == pytest.approx([0.5] * 3)
@@ -349,7 +352,8 @@ class TestFiles:
                 view.observed(placed)
         view.splats(splats)
         view.finished(write_run(tmp_path / "run"))
-        found = [c for c in RrdReader(str(tmp_path / "recording.rrd")).stream() if str(c.entity_path) == "/world/splats"]
+        chunks = RrdReader(str(tmp_path / "recording.rrd")).stream()
+        found = [c for c in chunks if str(c.entity_path) == "/world/splats"]
         assert sum(c.num_rows for c in found if c.is_static) == 1
         assert sum(c.num_rows for c in found if not c.is_static) == 4
         assert all("video_time" in c.timeline_names for c in found if not c.is_static)

@@ -23,7 +23,7 @@ def clip() -> Clip:
 
 
 def test_a_motion_by_hand() -> None:
-    """Half way of the period all of the reach at the centre; e^-.5 = .6065 of it one width away; nothing at the start."""
+    """Half way of the period all of the reach at the centre; e^-.5 = .6065 of it one width away; none at the start."""
     motion = Motion(np.array([1.0, 0, 0]), 2.0, np.array([0, 3.0, 0]), 4.0)
     points = np.array([[1.0, 0, 0], [3.0, 0, 0]])
     assert motion.moved(points, 2.0) == pytest.approx(np.array([[1, 3, 0], [3, 1.8196, 0]]), abs=1e-4)
