@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from video_io.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from endorecon.scenes._splat_light import Light
-    from rendering.splat import Layers
+    from endorecon.scenes._splat_model import Splats
 
 PATHS = ("original", "orbit")
 LAYERS = ("color", "depth", "normals")
@@ -28,6 +29,8 @@ def fly(
 ) -> int:  # fmt: skip
     """Render the Gaussians of a run to a video; returns the number of frames.
 
+    Those that move do so in the clip's time on the original path, and once through it on any other.
+
     Args:
         path: "original", the camera's own; "orbit", a circle about where it was in the middle of the clip, looking at
             what it saw; or a file with a TUM trajectory.
@@ -37,7 +40,6 @@ def fly(
     Raises:
         InputError: a run without Gaussians or poses, a path or layer that is not known, a video that can't be written.
     """
-    from endorecon.scenes._splat_model import read_splats
     from rendering.phantom.clip import Video
 
     if layer not in LAYERS:
@@ -49,12 +51,13 @@ def fly(
         raise InputError(
             f"the run in '{run.path}' has no Gaussians to render; reconstruct it with --scene splats first"
         )
-    splats, camera, light = read_splats(file), _straight(run.camera), _light(run)
+    camera, light = _straight(run.camera), _light(run)
     poses = _poses(run, path, light)
+    seen = zip(_moments(run, file, path, len(poses)), poses, strict=True)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with Video(out, camera.width // 2 * 2, camera.height // 2 * 2, fps) as video:
-            for number, picture in enumerate(_pictures(splats.render, camera, poses, layer, light), 1):
+            for number, picture in enumerate(_pictures(seen, camera, layer, light), 1):
                 video.write(np.ascontiguousarray(picture[: camera.height // 2 * 2, : camera.width // 2 * 2]))
                 progress("rendering", number, len(poses))
     except OSError as error:
@@ -62,15 +65,28 @@ def fly(
     return len(poses)
 
 
+def _moments(run: Run, file: Path, path: str, count: int) -> Iterator[Splats]:
+    """The Gaussians of each of `count` pictures."""
+    from endorecon.scenes._motion import FILE, read_motion
+    from endorecon.scenes._splat_model import read_splats
+
+    still = read_splats(file)
+    if not (file.parent / FILE).is_file():
+        return itertools.repeat(still, count)
+    moving, times = read_motion(still, file.parent / FILE), run.trajectory.times_ns
+    if path != "original":
+        times = np.linspace(times[0], times[-1], count)
+    return (moving.at(time_ns) for time_ns in times)
+
+
 def _pictures(
-    render: Callable[[Camera, NDArray[np.float64]], Layers], camera: Camera, poses: NDArray[np.float64], layer: str,
-    light: Light | None,
+    seen: Iterable[tuple[Splats, NDArray[np.float64]]], camera: Camera, layer: str, light: Light | None
 ) -> Iterator[NDArray[np.uint8]]:  # fmt: skip
     import cv2
 
     far = 0.0
-    for pose in poses:
-        layers = render(camera, pose)
+    for splats, pose in seen:
+        layers = splats.render(camera, pose)
         depth = layers.depth.numpy()
         if layer == "depth":
             # The range is the first frame's, so that colours mean the same throughout.

@@ -34,6 +34,7 @@ from video_io.frame import Frame
 from video_io.trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from endorecon.scenes._motion import MovingSplats
     from endorecon.scenes._splat_model import Splats
     from endorecon.scenes.base import Scene
     from foundation_adapters.estimator import Estimator
@@ -57,7 +58,7 @@ class Watcher(Protocol):
     def refined(self, trajectory: Trajectory) -> None: ...
     def final(self, seen: Observation) -> None: ...
     def mesh(self, mesh: Mesh) -> None: ...
-    def splats(self, splats: Splats) -> None: ...
+    def splats(self, splats: Splats | MovingSplats) -> None: ...
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Result:
     trajectory: Trajectory = field(default_factory=lambda: Trajectory(np.zeros(0, np.int64), np.zeros((0, 4, 4))))
     mesh: Mesh | None = None
     scene_warnings: list[str] = field(default_factory=list)
-    splats: Splats | None = None
+    splats: Splats | MovingSplats | None = None
     splat_figures: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
     skipped: list[tuple[int, str]] = field(default_factory=list)
@@ -175,8 +176,9 @@ def fuse(
         with clock.stage("mesh"):
             result.mesh, result.scene_warnings = scene.mesh(), scene.warnings
             result.splats, result.splat_figures = getattr(scene, "splats", None), getattr(scene, "figures", {})
+            rigid = getattr(scene, "rigid", True) and (tracker.given is None or tracker.given.rigid)
             del scene  # the views need room of their own
-            if len(result.mesh.faces) and (tracker.given is None or tracker.given.rigid):
+            if len(result.mesh.faces) and rigid:
                 surface = Surface(result.mesh, result.segments[result.main].camera)
         with clock.stage("view"):
             watcher.refined(result.trajectory)

@@ -43,8 +43,9 @@ class Reconstruct:
     """Stop after this many used frames."""
     fps: float = 30.0
     """Frames a second of a folder of images; a video has its own times."""
-    scene: Annotated[str, arg(metavar="tsdf|splats")] = "tsdf"
-    """What the scene is kept in: a surface (tsdf), or Gaussians that also show how it looked (splats)."""
+    scene: Annotated[str, arg(metavar="tsdf|splats|splats-deforming")] = "tsdf"
+    """What the scene is kept in: a surface (tsdf), Gaussians that also show how it looked (splats), or Gaussians that
+    follow tissue as it moves, without the tools before it (splats-deforming)."""
     splat_minutes: float = 5.0
     """Time to train Gaussians for."""
     live: bool = False

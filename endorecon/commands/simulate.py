@@ -9,6 +9,7 @@ from typing import Literal
 from endorecon.commands.base import OK, Bars, File, Out
 
 FieldOfView = Literal["none", "circle", "octagon", "rounded"]
+MotionName = Literal["none", "breathe", "pull"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Simulate:
     """The part of the image that the optics fill."""
     extras: bool = False
     """Also write normals and albedo."""
+    motion: MotionName = "none"
+    """What the tissue does: nothing, it breathes, or a part of it is pulled; tracks.npz then tells how points move."""
+    still: bool = False
+    """Whether the camera stands still."""
 
 
 def run(command: Simulate) -> int:
@@ -54,6 +59,8 @@ def run(command: Simulate) -> int:
             command.field_of_view,
             command.extras,
             progress=lambda done: bars("rendering", done, command.frames),
+            motion=command.motion,
+            still=command.still,
         )
     run = f"runs/{path.name}"
     print(f"result      {path}")

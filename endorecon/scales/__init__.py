@@ -183,11 +183,14 @@ def _rescale(run: Run, factor: float) -> None:
 def _rescale_splats(scene: Path, staging: Path, factor: float) -> None:
     if not (scene / "splats.ply").is_file():
         return
+    from endorecon.scenes._motion import FILE, read_motion, write_motion
     from endorecon.scenes._splat_model import read_splats, write_splats
 
-    splats = read_splats(scene / "splats.ply").scaled(factor)
+    splats = read_splats(scene / "splats.ply")
     for path in sorted(scene.glob("splats.*")):
-        write_splats(splats, staging / path.name)
+        write_splats(splats.scaled(factor), staging / path.name)
+    if (scene / FILE).is_file():
+        write_motion(read_motion(splats, scene / FILE).scaled(factor), staging / FILE)
 
 
 def _swap(folder: Path, staging: Path, names: Sequence[str]) -> None:

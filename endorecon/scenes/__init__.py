@@ -1,4 +1,7 @@
-"""What a reconstruction is kept in; each public file here is one kind of scene, with a function `make`."""
+"""What a reconstruction is kept in; each public file here is one kind of scene, with a function `make`.
+
+An underscore in the file's name is a hyphen in the scene's.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
 
 def scenes() -> list[str]:
     """Names of the kinds of scene."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_") and p.stem != "base")
+    files = (p.stem for p in Path(__file__).parent.glob("*.py"))
+    return sorted(stem.replace("_", "-") for stem in files if not stem.startswith("_") and stem != "base")
 
 
 def find_scene(name: str) -> Callable[[float, Setting], Scene]:
@@ -26,5 +30,5 @@ def find_scene(name: str) -> Callable[[float, Setting], Scene]:
     """
     if name not in scenes():
         raise InputError(f"scene '{name}' is not known; choose one of {', '.join(scenes())}")
-    make: Callable[[float, Setting], Scene] = importlib.import_module(f"{__name__}.{name}").make
+    make: Callable[[float, Setting], Scene] = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").make
     return make

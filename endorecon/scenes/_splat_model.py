@@ -171,7 +171,7 @@ def seed_points(points: NDArray, colors: NDArray, degree: int, normals: NDArray 
     gap = np.sqrt((cKDTree(points).query(points, 4)[0][:, 1:] ** 2).mean(1))
     gap = np.maximum(gap, 1e-3 * np.median(gap))
     scales = np.log(np.stack([gap, gap, (1.0 if normals is None else FLATNESS) * gap], 1))
-    turns = np.tile([1.0, 0, 0, 0], (len(points), 1)) if normals is None else _quaternions(normals)
+    turns = np.tile([1.0, 0, 0, 0], (len(points), 1)) if normals is None else quaternions(normals)
     return Splats(
         points.astype(np.float32),
         turns.astype(np.float32),
@@ -213,7 +213,7 @@ def _points(
     return local @ pose[:3, :3].T + pose[:3, 3], colors, normal
 
 
-def _quaternions(normals: NDArray) -> NDArray:
+def quaternions(normals: NDArray) -> NDArray:
     """Rotations wxyz that turn the z axis to the normals (N, 3)."""
     n = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     # An axis and its opposite are the same to a Gaussian: the nearer to z is taken.

@@ -135,8 +135,8 @@ class Training:
         self.targets = [padded(v.rgb) for v in self.views]
         self.options, self.light, self.size = options, light, light.usual
         self.steps, self.spent, self.losses = 0, 0.0, []
-        self.raw = torch.nn.ParameterDict({n: torch.nn.Parameter(t.clone()) for n, t in splats.tensors().items()})
-        self.adams = {n: FusedAdam([{"params": [self.raw[n]], "name": n}], lr=self._rate(n)) for n in NAMES}
+        self.raw = torch.nn.ParameterDict({n: torch.nn.Parameter(t.clone()) for n, t in self._start(splats).items()})
+        self.adams = {n: self._adam(n) for n in self.raw}
         self.exposure = Exposure.neutral(len(self.views))
         self.history: list[Figures] = []
         self.warnings: list[str] = []
@@ -193,7 +193,8 @@ class Training:
         view, target = self.views[number], self.targets[number]
         degree = min(self.options.degree, int(self.share * 4 * (self.options.degree + 1)))
         moved = torch.zeros(1, len(self.raw["means"]), 2, requires_grad=True)
-        layers = rasterize_raw(dict(self.raw), view.camera, view.world_from_cam, degree, means2d=moved)
+        shown = self._shown(view)
+        layers = rasterize_raw(shown, view.camera, view.world_from_cam, degree, means2d=moved)
         color, alpha, depth = (layer[0].detach().numpy() for layer in layers[:3])  # type: ignore[index]
         gain, offset = self.exposure.of(number)
         lit = self.light.factor(depth)
@@ -214,6 +215,7 @@ class Training:
             "means2d": moved, "radii": layers.radii,
         }  # fmt: skip
         self._set_rates()
+        self._take(shown)
         for adam in self.adams.values():
             adam.step()
             adam.zero_grad(set_to_none=True)
@@ -229,7 +231,7 @@ class Training:
         times = np.array([v.time_ns for v in self.views], float)
         for view in self.tests:
             gain, offset = self.exposure.between(times, view.time_ns)
-            layers = splats.render(view.camera, view.world_from_cam)
+            layers = self._at(splats, view).render(view.camera, view.world_from_cam)
             color, alpha, depth = (layer.numpy() for layer in layers[:3])  # type: ignore[union-attr]
             lit = self.light.factor(depth)[..., None]
             shown, target = np.clip(color * lit * gain + offset, 0, 1), view.rgb.astype(np.float32) / 255
@@ -265,7 +267,7 @@ class Training:
             n: {k: v.numpy().copy() if isinstance(v, torch.Tensor) else v for k, v in adam.state[self.raw[n]].items()}
             for n, adam in self.adams.items()
         }
-        splats = {name: getattr(self.splats(), name) for name in NAMES}
+        splats = {name: parameter.detach().numpy().copy() for name, parameter in self.raw.items()}
         exposure, light = ({k: np.array(v) for k, v in vars(x).items()} for x in (self.exposure, self.light))
         return {
             "splats": splats, "moments": moments, "exposure": exposure, "light": light, "steps": self.steps,
@@ -275,7 +277,7 @@ class Training:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back, or on, to what `state` has returned."""
-        for name in NAMES:
+        for name in self.adams:
             parameter = torch.nn.Parameter(torch.from_numpy(state["splats"][name].copy()))
             adam = self.adams[name]
             adam.state.clear()
@@ -304,6 +306,26 @@ class Training:
         self.options, self._returns = replace(self.options, grow_to=0.0), self._returns + 1
         if self._returns > MOST_RETURNS:
             self.warnings.append(f"the Gaussians are left as they were at step {self.steps}, the last that was good")
+
+    # -- what a scene that moves does in another way ----------------------------------------------------------------
+
+    def _start(self, splats: Splats) -> dict[str, torch.Tensor]:
+        """Everything that is trained, by name; the first axis counts Gaussians."""
+        return splats.tensors()
+
+    def _adam(self, name: str) -> torch.optim.Optimizer:
+        return FusedAdam([{"params": [self.raw[name]], "name": name}], lr=self._rate(name))
+
+    def _shown(self, view: SplatView) -> dict[str, torch.Tensor]:
+        """What is rasterised for a view, with gradients."""
+        return dict(self.raw)
+
+    def _take(self, shown: dict[str, torch.Tensor]) -> None:
+        """Bring the gradient from what was rasterised to what is trained."""
+
+    def _at(self, splats: Splats, view: SplatView) -> Splats:
+        """The Gaussians when the view was taken."""
+        return splats
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

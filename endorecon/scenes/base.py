@@ -35,6 +35,8 @@ class Setting:
 class Scene(Protocol):
     """A scene that grows with each observation, in bounded memory.
 
+    One whose mesh is the surface at one moment only also has an attribute `rigid`, which is False.
+
     Attributes:
         warnings: what happened that the user should know, a sentence each.
     """

@@ -54,7 +54,7 @@ class SplatScene:
         """Add an observation; its frame must carry a camera."""
         self._surface.integrate(observation)
         if self._seen % self._step == 0:
-            self._views.append(_view(observation))
+            self._views.append(view_of(observation))
         self._seen += 1
         if len(self._views) > MOST_VIEWS:
             self._views, self._step = self._views[::2], 2 * self._step
@@ -71,7 +71,7 @@ class SplatScene:
         except InputError as error:
             self.warnings.append(f"there are no Gaussians: {error}")
             return surface
-        self.splats, self.figures = training.splats(), _figures(training)
+        self.splats, self.figures = training.splats(), figures_of(training)
         self.warnings += training.warnings
         if self._setting.folder is not None:
             self._setting.folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,8 @@ class SplatScene:
         return scene.mesh()
 
 
-def _figures(training: Training) -> dict[str, Any]:
+def figures_of(training: Training) -> dict[str, Any]:
+    """How well the frames that were held out are rendered, and the light: plain values for run.yaml."""
     last, law = training.history[-1].to_dict(), [float(v) for v in training.light.law]
     tests = [view.index for view in training.tests]
     return {
@@ -119,7 +120,7 @@ def _figures(training: Training) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _view(observation: Observed) -> SplatView:
+def view_of(observation: Observed) -> SplatView:
     """What is kept of an observation; a lens that the rasteriser does not know is made a pinhole's."""
     frame, camera = observation.frame, observation.frame.camera
     if camera is None:

@@ -13,6 +13,7 @@ from video_io.camera import Camera
 from video_io.trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from endorecon.scenes._motion import MovingSplats
     from endorecon.scenes._splat_model import Splats
 
 
@@ -37,7 +38,7 @@ class View(Protocol):
     def final(self, seen: Observation) -> None:
         """The depth in which a frame that was observed has ended; a view need not have this method."""
 
-    def splats(self, splats: Splats) -> None:
+    def splats(self, splats: Splats | MovingSplats) -> None:
         """The Gaussians, where the scene has some; a view need not have this method."""
 
     def finished(self, run: Run) -> None:
@@ -75,7 +76,7 @@ class Views:
             if hasattr(view, "final"):
                 view.final(seen)
 
-    def splats(self, splats: Splats) -> None:
+    def splats(self, splats: Splats | MovingSplats) -> None:
         for view in self.views:
             if hasattr(view, "splats"):
                 view.splats(splats)

@@ -25,6 +25,7 @@ from video_io.camera import Camera
 from video_io.trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from endorecon.scenes._motion import MovingSplats
     from endorecon.scenes._splat_model import Splats
 
 PLOTS = ("inlier_share", "residual_px", "landmarks", "sharpness")  # shown first, of what tracking measures
@@ -34,6 +35,7 @@ _UNSEEN_COLOR = (239, 83, 80)
 _KEYFRAME_COLOR = (224, 224, 224, 110)
 _FIGURES_AT_ONCE = 10
 _POINT_STRIDE = 6
+_MOMENTS = 100  # of Gaussians that move, 1 MB each
 _PATH_WIDTH, _FRUSTUM_WIDTH, _POINT_SIZE = -2.0, -0.75, -1.5  # negative: in screen points, whatever the scene's unit
 
 
@@ -174,11 +176,27 @@ class RerunView:
             rim = rr.LineStrips3D(_coverage.rim(mesh), colors=_UNSEEN_COLOR, radii=-1.0)
             viewer.log("world/unseen", rim, static=True)
 
-    def splats(self, splats: Splats) -> None:
+    def splats(self, splats: Splats | MovingSplats) -> None:
         if self._rec is not None:
-            self._rec.log("world/splats", _splats(splats), static=True)
+            if hasattr(splats, "at"):
+                self._send_motion(splats)
+            else:
+                self._rec.log("world/splats", _splats(splats), static=True)
             self._has_splats = True
             self._rec.send_blueprint(_layout(PLOTS, splats=True), make_active=True, make_default=True)
+
+    def _send_motion(self, splats: MovingSplats) -> None:
+        """Gaussians that move: their looks once, where they are at the times of frames, so that time plays them."""
+        assert self._rec is not None
+        self._rec.log("world/splats", rr.GaussianSplats3D.from_fields(colors=splats.rest.colors), static=True)
+        frames = sorted((index, time_ns) for time_ns, (index, _, _) in self._placed.items())
+        for index, time_ns in frames[:: -(-len(frames) // _MOMENTS)]:
+            self._at(index, time_ns)
+            now = splats.at(time_ns)
+            place = rr.GaussianSplats3D.from_fields(
+                centers=now.means, scales=np.exp(now.scales), quaternions=now.quats[:, [1, 2, 3, 0]]
+            )
+            self._rec.log("world/splats", place)
 
     def finished(self, run: Run) -> None:
         if self._rec is None:

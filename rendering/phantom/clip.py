@@ -9,7 +9,9 @@ clip/
     poses.txt         TUM: time_s tx ty tz qx qy qz qw, camera to world, mm
     intrinsics.json   Camera.to_dict() and depth_scale (stored steps a mm)
     mesh.ply          the anatomy, mm, world
-    phantom.json      what it was made from: scene, seed, frames, fps, field of view
+    tracks.npz        of tissue that moves: points (T, P, 3), mm, world, of P points of the surface in each frame, and
+                      whether it shows them, visible (T, P); mesh.ply is the tissue at rest
+    phantom.json      what it was made from: scene, seed, frames, fps, field of view, motion
     terms.txt         terms of use
 """
 
@@ -28,6 +30,8 @@ from numpy.typing import NDArray
 from rendering.light import SpotLight
 from rendering.phantom import anatomy as anatomies
 from rendering.phantom.material import Material
+from rendering.phantom.motion import NAMES, Motion, MotionName
+from rendering.phantom.motion import motion as make_motion
 from rendering.phantom.render import Look, Renderer
 from rendering.phantom.scene import Anatomy
 from rendering.phantom.vary import field_mask
@@ -40,6 +44,7 @@ Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
 DEPTH_SCALES = (400, 200, 100, 50, 25)
+TRACKS = 500  # points of moving tissue whose way is written
 TERMS = """Rendered by endorecon (`endorecon simulate`) from a procedural anatomy. It shows no patient and no
 scanned object. Public domain (CC0 1.0): use it for anything.
 """
@@ -77,6 +82,8 @@ class Clip:
         mask: (H, W) bool, True inside the field of view.
         seed: of the sensor's noise.
         farthest_mm: about the largest depth in the clip.
+        fps: frames a second.
+        motion: of the tissue; None while it is at rest.
     """
 
     renderer: Renderer
@@ -87,14 +94,42 @@ class Clip:
     mask: NDArray[np.bool_]
     seed: int
     farthest_mm: float
+    fps: float = 30.0
+    motion: Motion | None = None
+
+    def tracks(self, count: int) -> tuple[Float, NDArray[np.bool_]]:
+        """Points of the surface in every frame, (T, P, 3) mm world, and which of them it shows, (T, P).
+
+        They are `count` points, or fewer, that the middle frame sees.
+        """
+        middle = len(self.poses) // 2
+        rest = self._at(middle).rest_points(self.camera, self.poses[middle])[self.mask]
+        rest = rest[np.isfinite(rest[:, 0])].astype(float)
+        rest = np.random.default_rng((self.seed, 3)).permutation(rest)[:count]
+        points, visible = np.empty((len(self.poses), *rest.shape)), np.zeros((len(self.poses), len(rest)), bool)
+        cosine = np.nan_to_num(self.camera.ray_map()[..., 2])
+        for i, pose in enumerate(self.poses):
+            points[i] = rest if self.motion is None else self.motion.moved(rest, i / self.fps)
+            local = (points[i] - pose[:3, 3]) @ pose[:3, :3]
+            pixels, seen = self.camera.project(local)
+            column, row = np.where(seen[:, None], pixels, 0).astype(int).T
+            depth = (self._at(i).distances(self.camera, pose)[0] * cosine)[row, column]
+            visible[i] = seen & self.mask[row, column] & (local[:, 2] < 1.02 * depth)
+        return points, visible
+
+    def _at(self, number: int) -> Renderer:
+        """The anatomy at a frame's time."""
+        if self.motion is None:
+            return self.renderer
+        return self.renderer.displaced(self.motion.moved(self.renderer.anatomy.vertices, number / self.fps))
 
     def frames(self) -> Iterator[ClipFrame]:
         """Render frame after frame; the same again on every call."""
         rng = np.random.default_rng((self.seed, 2))
         cosine = np.nan_to_num(self.camera.ray_map()[..., 2])
         exposure = None
-        for pose in self.poses:
-            view = self.renderer.render(self.camera, pose, self.look)
+        for number, pose in enumerate(self.poses):
+            view = self._at(number).render(self.camera, pose, self.look)
             exposure = self.response.exposure(view.linear_rgb * self.mask[..., None], exposure)
             rgb = self.response.develop(view.linear_rgb, exposure, rng)
             rgb[~self.mask] = 0
@@ -103,14 +138,16 @@ class Clip:
 
 
 def prepare(
-    scene: str, seed: int, frames: int, camera: Camera | None = None, fps: float = 30.0, field_of_view: str = "none"
-) -> Clip:
+    scene: str, seed: int, frames: int, camera: Camera | None = None, fps: float = 30.0, field_of_view: str = "none",
+    motion: MotionName = "none", still: bool = False,
+) -> Clip:  # fmt: skip
     """Build an anatomy, dress it as its kind usually looks, and find a camera path that stays in the air.
 
     Without a camera it is a pinhole of 320 x 256 pixels and 95 degrees (abdomen and tissue: 65 degrees) across.
+    `motion` is the tissue's; a `still` camera stays where the path is half way.
 
     Raises:
-        InputError: an unknown scene or field of view, or numbers that make no clip.
+        InputError: an unknown scene, field of view or motion, or numbers that make no clip.
     """
     if scene not in anatomies.names():
         raise InputError(f"scene '{scene}' is not known; give one of {', '.join(anatomies.names())}")
@@ -118,6 +155,8 @@ def prepare(
         raise InputError(
             f"a clip needs at least 1 frame and a positive rate, found {frames} frames at {fps:g} a second"
         )
+    if motion not in NAMES:
+        raise InputError(f"motion '{motion}' is not known; give one of {', '.join(NAMES)}")
     if camera is None:
         camera = Camera.from_fov(320, 256, np.radians(65 if scene in ("abdomen", "tissue") else 95))
     if camera.width % 2 or camera.height % 2:
@@ -135,12 +174,17 @@ def prepare(
         if len(poses):
             break
     look = _usual_look(rng, renderer.anatomy)
-    return Clip(renderer, camera, poses, look, Response(read_noise=0.005, shot_noise=0.008), mask, seed, farthest)
+    if still:
+        poses = np.repeat(poses[[len(poses) // 2]], frames, 0)
+    response = Response(read_noise=0.005, shot_noise=0.008)
+    clip = Clip(renderer, camera, poses, look, response, mask, seed, farthest, fps)
+    return clip if motion == "none" else replace(clip, motion=_motion(clip, motion))
 
 
 def simulate(
     scene: str, seed: int, frames: int, camera: Camera | None, fps: float, out: Path,
     field_of_view: str = "none", extras: bool = True, progress: Callable[[int], None] | None = None,
+    motion: MotionName = "none", still: bool = False,
 ) -> Path:  # fmt: skip
     """Write a clip in the layout above. Memory does not grow with `frames`; 8 to 10 frames of 320 x 256 a second on one
     core, with all the extras.
@@ -153,6 +197,7 @@ def simulate(
         field_of_view: none, circle, octagon or rounded: the part of the image that the optics fill.
         extras: also write normals and albedo.
         progress: called with the number of finished frames.
+        motion, still: what the tissue does (`rendering.phantom.motion`), and whether the camera stands still.
 
     Returns:
         The folder.
@@ -160,16 +205,22 @@ def simulate(
     Raises:
         InputError: see `prepare`; or the folder can't be used.
     """
-    clip = prepare(scene, seed, frames, camera, fps, field_of_view)
+    clip = prepare(scene, seed, frames, camera, fps, field_of_view, motion, still)
     out = _empty_folder(out)
     scale = next((s for s in DEPTH_SCALES if clip.farthest_mm * s < 65535), DEPTH_SCALES[-1])
     _write_facts(
         out,
         clip,
         scale,
-        {"scene": scene, "seed": seed, "frames": frames, "fps": fps, "field_of_view": field_of_view},
+        {
+            "scene": scene, "seed": seed, "frames": frames, "fps": fps, "field_of_view": field_of_view,
+            "motion": motion, "still": still,
+        },
         fps,
-    )
+    )  # fmt: skip
+    if clip.motion is not None:
+        points, visible = clip.tracks(TRACKS)
+        np.savez_compressed(out / "tracks.npz", points=points.astype(np.float32), visible=visible)
     folders = ("rgb", "depth", "normals", "albedo") if extras else ("rgb", "depth")
     for name in folders:
         (out / name).mkdir()
@@ -247,6 +298,20 @@ def _clear_path(
         return np.empty((0, 4, 4)), 0.0
     there_and_back = np.concatenate([best, best[-2:0:-1]]) if len(best) > 2 else best
     return there_and_back[np.arange(frames) % len(there_and_back)], 1.2 * farthest
+
+
+def _motion(clip: Clip, name: MotionName) -> Motion:
+    """A motion about what the first frame shows in its middle."""
+    pose, camera = clip.poses[0], clip.camera
+    rest = clip.renderer.rest_points(camera, pose)
+    row, column = camera.height // 2, camera.width // 2
+    distance = float(np.linalg.norm(rest[row, column] - pose[:3, 3]))
+    across, down = rest[row, column + 3] - rest[row, column - 3], rest[row + 3, column] - rest[row - 3, column]
+    normal = np.cross(down, across).astype(float)
+    return make_motion(
+        name, rest[row, column].astype(float), normal / np.linalg.norm(normal), distance,
+        np.random.default_rng((clip.seed, 4)),
+    )  # fmt: skip
 
 
 def _usual_look(rng: np.random.Generator, anatomy: Anatomy) -> Look:

@@ -68,14 +68,15 @@ def mean_irradiance(points: NDArray, normals: NDArray, parts: NDArray, lights: N
 
 @njit(cache=True, fastmath=True)
 def shade(
-    points: NDArray, normals: NDArray, parts: NDArray, eye: NDArray, materials: NDArray, seed: int, lights: NDArray,
-    shadow: NDArray, indirect: NDArray, pixel_rad: float, out: NDArray,
+    points: NDArray, rest: NDArray, normals: NDArray, parts: NDArray, eye: NDArray, materials: NDArray, seed: int,
+    lights: NDArray, shadow: NDArray, indirect: NDArray, pixel_rad: float, out: NDArray,
     out_albedo: NDArray,
 ) -> None:  # fmt: skip
     """Linear radiance towards the eye at surface points.
 
     Args:
         points, normals: (N, 3) float32, world; the normals point to the eye's side.
+        rest: (N, 3) float32, where the points are while the tissue is at rest: its texture moves with it.
         parts: (N,) rows of `materials` (from pack_materials); negative where the ray met nothing.
         lights: (L, 11) from pack_lights. `shadow` (N, L): share of each light that arrives; (N, 0) for no shadows.
         indirect: (N, 3) irradiance that arrives by way of other surfaces.
@@ -92,9 +93,10 @@ def shade(
         vx, vy, vz = vx / d, vy / d, vz / d
         gx, gy, gz = normals[i, 0], normals[i, 1], normals[i, 2]
         footprint = d * pixel_rad / math.sqrt(max(gx * vx + gy * vy + gz * vz, 0.15))
-        r, g, b, pool = albedo_at(m, x, y, z, footprint, seed)
+        rx, ry, rz = rest[i, 0], rest[i, 1], rest[i, 2]
+        r, g, b, pool = albedo_at(m, rx, ry, rz, footprint, seed)
         out_albedo[i, 0], out_albedo[i, 1], out_albedo[i, 2] = r, g, b
-        nx, ny, nz = bumped(m, x, y, z, gx, gy, gz, footprint, seed, pool)
+        nx, ny, nz = bumped(m, rx, ry, rz, gx, gy, gz, footprint, seed, pool)
         # A pool is smoother than the tissue under it.
         roughness = m[ROUGHNESS] * (1.0 - 0.5 * pool)
         er, eg, eb, sr, sg, sb = direct(

@@ -60,19 +60,38 @@ class Rendered:
 
 
 class Renderer:
-    """Casts rays into one anatomy. Building it takes the time; views are then cheap."""
+    """Casts rays into one anatomy. Building it takes the time; views are then cheap.
 
-    def __init__(self, anatomy: Anatomy) -> None:
+    Args:
+        anatomy: as it is now.
+        rest: (V, 3) its vertices while the tissue is at rest, which the texture goes by; the same unless given.
+    """
+
+    def __init__(self, anatomy: Anatomy, rest: Float32 | None = None) -> None:
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
 
-        self.anatomy = anatomy
+        self.anatomy, self._rest = anatomy, rest
         self._scene = EmbreeScene()
         # Embree reads these arrays in place, so they are kept.
         self._mesh = TriangleMesh(self._scene, anatomy.vertices, anatomy.faces)
 
-    def _cast(self, origin: Float32, rays: Float32) -> tuple[Float32, Float32, Float32, NDArray[np.int32], int]:
-        """Distance (0 where nothing is met), points, normals, parts (-1 likewise), and the number seen from behind."""
+    def displaced(self, moved: Float) -> Renderer:
+        """The same anatomy with its vertices (V, 3) moved."""
+        return Renderer(self.anatomy.displaced(moved), self.anatomy.vertices if self._rest is None else self._rest)
+
+    def rest_points(self, camera: Camera, world_from_cam: Float) -> Float32:
+        """(H, W, 3) where the points that a camera sees are while the tissue is at rest; not a number for none."""
+        rays, valid = _world_rays(camera, world_from_cam)
+        _, _, rest, _, parts, _ = self._cast(world_from_cam[:3, 3], rays)
+        rest[~valid | (parts < 0)] = np.nan
+        return rest.reshape(camera.height, camera.width, 3)
+
+    def _cast(
+        self, origin: Float32, rays: Float32
+    ) -> tuple[Float32, Float32, Float32, Float32, NDArray[np.int32], int]:
+        """Distance (0 where nothing is met), points, the same at rest, normals, parts (-1 likewise), and the number
+        seen from behind."""
         n = len(rays)
         origins = np.broadcast_to(origin.astype(np.float32), (n, 3)).copy()
         hit = self._scene.run(origins, rays, output=1)
@@ -95,12 +114,17 @@ class Renderer:
             normals,
             parts,
         )
-        return distance, points, normals, parts, behind
+        rest = points
+        if self._rest is not None:
+            corners = self._rest[a.faces[np.maximum(primitive, 0)]]
+            u, v = np.float32(hit["u"])[:, None], np.float32(hit["v"])[:, None]
+            rest = (1 - u - v) * corners[:, 0] + u * corners[:, 1] + v * corners[:, 2]
+        return distance, points, rest, normals, parts, behind
 
     def distances(self, camera: Camera, world_from_cam: Float) -> tuple[Float32, float]:
         """Distance (H, W) along the rays, and the share of the pixels that see a surface from within the tissue."""
         rays, valid = _world_rays(camera, world_from_cam)
-        distance, _, _, _, behind = self._cast(world_from_cam[:3, 3], rays)
+        distance, *_, behind = self._cast(world_from_cam[:3, 3], rays)
         return np.where(valid, distance, 0).reshape(camera.height, camera.width), behind / max(len(rays), 1)
 
     def render(self, camera: Camera, world_from_cam: Float, look: Look) -> Rendered:
@@ -108,7 +132,7 @@ class Renderer:
         shape = (camera.height, camera.width)
         rays, valid = _world_rays(camera, world_from_cam)
         eye = world_from_cam[:3, 3]
-        distance, points, normals, parts, behind = self._cast(eye, rays)
+        distance, points, rest, normals, parts, behind = self._cast(eye, rays)
         parts[~valid] = -1
         distance[~valid] = 0
         lights = pack_lights(look.lights, world_from_cam)
@@ -125,7 +149,7 @@ class Renderer:
         shadow = self._shadows(lights, points, normals, parts) if look.shadows else np.zeros((len(rays), 0), np.float32)
         linear, albedo = np.zeros((len(rays), 3), np.float32), np.zeros((len(rays), 3), np.float32)
         shade(
-            points, normals, parts, eye, materials, look.seed, lights, shadow, indirect,
+            points, rest, normals, parts, eye, materials, look.seed, lights, shadow, indirect,
             1.0 / camera.focal_px, linear, albedo,
         )  # fmt: skip
         in_camera = (normals @ world_from_cam[:3, :3].astype(np.float32)).reshape(*shape, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,11 @@ class Anatomy:
             scale_mm=scale_mm,
             nearest_mm=nearest_mm,
         )
+
+    def displaced(self, moved: NDArray[np.floating]) -> Anatomy:
+        """The same with its vertices (V, 3) moved."""
+        normals = vertex_normals(np.asarray(moved, float), self.faces)
+        return replace(self, vertices=np.asarray(moved, np.float32), normals=normals.astype(np.float32))
 
     def dressed(self, rng: np.random.Generator, usual: bool = False) -> tuple[Material, ...]:
         """A random material for each part, of its first kind if `usual`, otherwise of any of its kinds.

@@ -261,8 +261,8 @@ class TestScene:
 
 
 def test_names() -> None:
-    assert scenes() == ["splats", "tsdf"]
-    with pytest.raises(InputError, match="scene 'mesh' is not known; choose one of splats, tsdf"):
+    assert scenes() == ["splats", "splats-deforming", "tsdf"]
+    with pytest.raises(InputError, match="scene 'mesh' is not known; choose one of splats, splats-deforming, tsdf"):
         find_scene("mesh")
 
 

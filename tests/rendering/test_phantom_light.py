@@ -27,9 +27,9 @@ def radiance(
     """Radiance towards an eye at the origin, where the light is too."""
     out, albedo = np.zeros((1, 3), np.float32), np.zeros((1, 3), np.float32)
     shade(
-        np.array([point], np.float32), np.array([normal], np.float32), np.zeros(1, np.int32), np.zeros(3),
-        pack_materials((material,)), 1, pack_lights((light,), np.eye(4)), np.zeros((1, 0), np.float32),
-        np.zeros((1, 3), np.float32), 0.004, out, albedo,
+        np.array([point], np.float32), np.array([point], np.float32), np.array([normal], np.float32),
+        np.zeros(1, np.int32), np.zeros(3), pack_materials((material,)), 1, pack_lights((light,), np.eye(4)),
+        np.zeros((1, 0), np.float32), np.zeros((1, 3), np.float32), 0.004, out, albedo,
     )  # fmt: skip
     return out[0]
 
