@@ -23,13 +23,23 @@ def read_bytes(path: str | Path, most_mb: float) -> bytes:
         OSError: it can't be opened.
         ValueError: it is a pipe or a device, which might never end, or larger than `most_mb`.
     """
+    check_file(path, most_mb)
+    return Path(path).read_bytes()
+
+
+def check_file(path: str | Path, most_mb: float) -> None:
+    """Before a library opens a file by its name.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is a pipe or a device, which might never end, or larger than `most_mb`.
+    """
     path = Path(path)
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"'{path.name}' is a {'folder' if path.is_dir() else 'pipe or a device'} and no file")
     if found.st_size > most_mb * 1e6:
         raise ValueError(f"'{path.name}' has {found.st_size / 1e6:.0f} MB, and at most {most_mb:g} MB are read")
-    return path.read_bytes()
 
 
 def read_text(path: str | Path, most_mb: float = TEXT_MB) -> str:

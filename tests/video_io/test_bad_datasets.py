@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import json
 import shutil
 from collections.abc import Callable
@@ -40,6 +41,11 @@ def gone(name: str) -> Damage:
 def put(name: str, content: str) -> Damage:
     """Write something else."""
     return lambda f: (f / name).write_text(content)
+
+
+def pipe(name: str) -> Damage:
+    """Put a named pipe in a file's place, which nobody writes to."""
+    return lambda f: ((f / name).unlink(), os.mkfifo(f / name))
 
 
 def resized(name: str) -> Damage:
@@ -120,6 +126,7 @@ BAD: list[tuple[Writer, dict, Damage, str]] = [
      "has 2 poses, but there is an image 0002"),
     (made_.endomapper_simulated, {"model": "fisheye"}, put("trajectory.csv", "h\na;b\n"), "can't be read"),
     (made_.endomapper_simulated, {"model": "fisheye"}, put("depth/aov_image_0000.exr", "x"), "expected an intact EXR"),
+    (made_.endomapper_simulated, {"model": "fisheye"}, pipe("depth/aov_image_0000.exr"), "is a pipe or a device"),
     (made_.endomapper_simulated, {"model": "fisheye"}, put("Sim_geometrical.xml", '<camera_model type="fov"/>'),
      "no camera_model with type, width"),
     (made_.endoslam, {}, cut("Poses/colon_position_rotation.csv"), "3 images but 2 poses"),

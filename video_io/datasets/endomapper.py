@@ -31,10 +31,12 @@ from video_io.datasets.base import (
     text_in,
 )
 from video_io.errors import InputError
+from video_io.files import check_file
 from video_io.footage import Footage
 from video_io.trajectory import Trajectory
 
 NEAR, FAR = 0.01, 4.0
+EXR_MB = 200.0
 FLIP = np.diag([1.0, -1.0, 1.0, 1.0])
 UNIT = "lengths: the data set does not tell the unit of its poses and depth (thought to be decimetres)"
 
@@ -152,6 +154,7 @@ def _read_exr(path: Path) -> NDArray[np.float32]:
             "`pip install 'endorecon[eval]'`"
         ) from error
     try:
+        check_file(path, EXR_MB)
         with OpenEXR.File(str(path), separate_channels=True) as file:
             channels = file.channels()
             name = next((n for n in ("R", "Y", "Z") if n in channels), next(iter(channels)))
