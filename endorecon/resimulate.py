@@ -54,6 +54,8 @@ class RunScene:
     Attributes:
         lighting: of the run.
         camera: of the run's depth images.
+        mesh, surface: what was reconstructed, and that without parts that float in the air.
+        caster: of `mesh`.
         picture: (H, W) bool, where the run's pictures show anything.
 
     Raises:
@@ -67,13 +69,21 @@ class RunScene:
             )
         self.run, self.camera = run, run.camera
         self.lighting = Lighting.load(run.path / FOLDER)
-        mesh = read_ply(run.mesh_path)
-        self._lit = LitScene(self.lighting, mesh)
-        self.mesh = mesh
-        self.surface = without_small_parts(mesh, min(_LEAST_PART, len(mesh.faces)))
-        self._caster = Caster(mesh)
+        self.mesh = read_ply(run.mesh_path)
+        self._lit = LitScene(self.lighting, self.mesh)
+        self.surface = without_small_parts(self.mesh, min(_LEAST_PART, len(self.mesh.faces)))
+        self.caster = Caster(self.mesh)
         self.picture = _picture(run)
         self._frames = self._indices()
+
+    def painted(self, albedo: Float32) -> RunScene:
+        """The same scene with another albedo (V, 3) on it."""
+        import copy
+
+        other = copy.copy(self)
+        other.lighting = replace(self.lighting, albedo=albedo)
+        other._lit = LitScene(other.lighting, self.mesh)
+        return other
 
     def paths(self) -> NewPaths:
         """What finds ways through the scene."""
@@ -102,10 +112,10 @@ class RunScene:
         both = [self.lighting.gains(int(self._frames[min(n, len(self._frames) - 1)])) for n in (whole, whole + 1)]
         return np.exp((1 - (at - whole)) * np.log(both[0]) + (at - whole) * np.log(both[1]))
 
-    def picture_of(self, linear: Float32, known: NDArray[np.bool_], gains: Float, rng: np.random.Generator) -> Image:
-        """The picture of radiance, holes filled in grey from around, with the sensor's noise; black where the optics
-        show nothing."""
-        shown = filled(self.lighting.displayed(linear, gains), known).astype(np.float32) / 255
+    def finished(self, shown: Image, known: NDArray[np.bool_], rng: np.random.Generator) -> Image:
+        """A picture as the recorder has it: holes filled in grey from around, with the sensor's noise; black where the
+        optics show nothing."""
+        shown = filled(shown, known).astype(np.float32) / 255
         shown += rng.standard_normal(shown.shape, np.float32) * (READ_NOISE + SHOT_NOISE * np.sqrt(shown))
         rgb = (np.clip(shown, 0, 1) * 255 + 0.5).astype(np.uint8)
         rgb[~self.picture] = 0
@@ -113,9 +123,11 @@ class RunScene:
 
     def _front(self, pose: Float) -> NDArray[np.bool_]:
         """(H, W) bool, where the first surface is seen from its front."""
-        rays = np.nan_to_num(self.camera.ray_map().reshape(-1, 3).astype(np.float64)) @ pose[:3, :3].T
-        _, face = self._caster.along(pose[:3, 3], rays)
-        front = (face >= 0) & ((self.mesh.face_normals[face] * rays).sum(1) < 0)
+        rays = self.camera.ray_map().reshape(-1, 3).astype(np.float64)
+        front = np.isfinite(rays[:, 0])
+        rays = rays[front] @ pose[:3, :3].T
+        _, face = self.caster.along(pose[:3, 3], rays)
+        front[front] = (face >= 0) & ((self.mesh.face_normals[face] * rays).sum(1) < 0)
         return front.reshape(self.camera.height, self.camera.width)
 
     def _indices(self) -> NDArray[np.int64]:
@@ -219,19 +231,6 @@ def resimulate(
     return Made(tuple(folders), tuple(seen), tuple(notes))
 
 
-def clip_folders(path: Path) -> list[Path]:
-    """The clip that a folder is, or the clips that are in it.
-
-    Raises:
-        InputError: neither.
-    """
-    path = Path(path).expanduser()
-    found = [p for p in (path, *(sorted(path.iterdir()) if path.is_dir() else [])) if (p / "intrinsics.json").is_file()]
-    if not found:
-        raise InputError(f"'{path}' holds no clip with truth; give what `endorecon simulate` has written")
-    return [path] if path in found else found
-
-
 def _film(
     scene: RunScene, way: Way, look: NewLook | None, folder: Path, fps: float, made_from: dict[str, Any],
     rng: np.random.Generator, told: Callable[[int], None],
@@ -256,14 +255,14 @@ def _frames(
 ) -> Iterator[tuple[Image, Float32, NDArray[np.bool_]]]:
     for pose, at in zip(way.world_from_cam, way.at, strict=True):
         linear, depth, known, gains = scene.view(pose, float(at), look)
-        yield scene.picture_of(linear, known, gains, rng), depth, known
+        yield scene.finished(scene.lighting.displayed(linear, gains), known, rng), depth, known
 
 
 def _farthest(scene: RunScene, way: Way) -> float:
     """About the largest depth on a way."""
     small = scene.camera.scaled(max(scene.camera.width // 8, 8), max(scene.camera.height // 8, 8))
     every = max(1, len(way.at) // 30)
-    depths = [Caster.cast(scene._caster, small, pose).depth for pose in way.world_from_cam[::every]]
+    depths = [scene.caster.cast(small, pose).depth for pose in way.world_from_cam[::every]]
     return 1.2 * float(max(d.max() for d in depths)) or 1.0
 
 

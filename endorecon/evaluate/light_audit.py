@@ -12,6 +12,8 @@ nor the exposure counts.
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -103,6 +105,15 @@ class Audit:
             "model": self.model, "scenes": list(self.scenes), "places": self.places,
             "groups": {k: _plain(v) for k, v in self.figures().items()}, "rows": [_plain(asdict(r)) for r in self.rows],
         }  # fmt: skip
+
+    def csv(self) -> str:
+        """A line a condition."""
+        rows = [_plain(asdict(row)) for row in self.rows]
+        text = io.StringIO()
+        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        return text.getvalue()
 
     def text(self) -> str:
         """A table for the terminal."""

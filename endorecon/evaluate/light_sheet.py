@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from endorecon.evaluate.light_audit import Seen
 from endorecon.evaluate.light_conditions import STANDARD
+from video_io.errors import InputError
 
 Image = NDArray[np.uint8]
 _TILE = 176  # pixels across
@@ -77,6 +80,22 @@ class Sheet:
             shown = seen.shown.rgb, np.where(both[..., None], depth, _GREY), np.where(both[..., None], diverging(change), _GREY)
             rows.append(tuple(_tile(np.asarray(image, np.uint8)) for image in shown))
         return rows
+
+
+def write_sheet(path: Path, picture: Image) -> None:
+    """Write the picture, as what its name ends in.
+
+    Raises:
+        InputError: it can't be written.
+    """
+    path = path.expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = cv2.imwrite(str(path), picture[..., ::-1])
+    except (OSError, cv2.error):
+        written = False
+    if not written:
+        raise InputError(f"can't write '{path}'; give a place that can be written to, and a name in .png or .jpg")
 
 
 def diverging(change: NDArray[np.floating]) -> Image:
