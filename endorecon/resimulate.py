@@ -141,10 +141,11 @@ class NewLook:
     """How light and exposure of a path differ from the run's.
 
     Attributes:
-        shift: of the lamp, as shares of the lamp's usual distance from the tissue, (3,).
+        shift: of the lamp, as shares of the usual distance of the tissue, (3,).
         turn: of the beam, rad, (2,), to the right and down.
         profile: what the beam's exponent is multiplied with.
         gain: on the picture, rgb (3,).
+        typical: the usual distance of the tissue.
     """
 
     shift: Float
@@ -155,7 +156,7 @@ class NewLook:
 
     @staticmethod
     def draw(rng: np.random.Generator, typical: float) -> NewLook:
-        """A random one; `typical` is the distance that shares are of."""
+        """A random one."""
         gain = 2 ** rng.normal(0, 0.35) * np.exp(rng.normal(0, 0.06, 3))
         return NewLook(
             rng.normal(0, 0.04, 3) * [1, 1, 0.3], rng.normal(0, 0.12, 2), float(np.exp(rng.normal(0, 0.4))), gain, typical

@@ -37,6 +37,7 @@ Progress = Callable[[str, int, int | None], None]
 DARKEST = 0.01
 # Where light differs by less than this (of its log), it moves nothing whose slope could be told.
 LEAST_CHANGE = 0.1
+_LEAST_Z = 1e-3  # of a unit ray, and of a depth
 _WORDS = {"light": "other light", "tissue": "other paint", "camera": "other exposure"}
 
 
@@ -177,12 +178,14 @@ def audit(
     scenes: list[str] = []
     for number, place in enumerate(places, 1):
         scenes.append(place.scene)
+        # A depth is said of all that the lens sees.
+        seen = (place.depth > 0) & (np.nan_to_num(place.camera.ray_map()[..., 2]) > _LEAST_Z)
+        truth = place.depth[seen]
         before: tuple[Float, Float] | None = None
         for condition, found in zip(conditions, sums, strict=True):
             shown = place.show(condition)
-            depth, seen = _asked(estimator, shown, place)
-            truth = place.depth[seen]
-            said = depth[seen].astype(np.float64)
+            depth = estimator.estimate([Frame.of(shown.rgb, 0, 0, place.camera)]).depth[0]
+            said = np.maximum(depth[seen].astype(np.float64), _LEAST_Z)
             log_depth, log_light = np.log(said), _log_light(shown.light[seen])
             before = before or (log_depth, log_light)
             found.append(_figures(said, truth, log_depth - before[0], log_light - before[1]))
@@ -193,12 +196,6 @@ def audit(
         raise ValueError("an audit needs a place to look at")
     rows = tuple(_row(condition, np.array(found)) for condition, found in zip(conditions, sums, strict=True))
     return Audit(estimator.name, tuple(dict.fromkeys(scenes)), len(scenes), rows)
-
-
-def _asked(estimator: Estimator, shown: Shown, place: Place) -> tuple[Float32, NDArray[np.bool_]]:
-    """The model's depth, and where it and the truth have one."""
-    depth = estimator.estimate([Frame.of(shown.rgb, 0, 0, place.camera)]).depth[0]
-    return depth, (place.depth > 0) & (depth > 0) & np.isfinite(depth)
 
 
 def _log_light(light: Float32) -> Float:
