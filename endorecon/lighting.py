@@ -1,6 +1,6 @@
 """What is known of a scene's light and material, and how the scene looks by it.
 
-`Lighting` is the result of `endorecon.light_estimate.estimate_lighting(run)`, kept in RUN/lighting/: the lamp and the
+`Lighting` is the result of `endorecon.light.estimate.estimate_lighting(run)`, kept in RUN/lighting/: the lamp and the
 camera's response, each frame's exposure, and per vertex of RUN/scene/mesh.ply albedo and roughness. `LitScene` renders
 it from any pose, by that lamp or another; `shade` is the same for given points, differentiable. The equations are in
 `rendering.physics`.
@@ -265,7 +265,7 @@ class LitView:
 
     Attributes:
         rgb: (H, W, 3) uint8, as displayed.
-        linear_rgb: (H, W, 3) float32 radiance.
+        linear_rgb: (H, W, 3) float32 radiance; mirrored: (H, W, 3), its part that is mirrored by the film.
         depth: (H, W) float32 z; 0 where there is no surface.
         normals: (H, W, 3) float32, camera frame, towards the camera.
         albedo: (H, W, 3) float32, linear.
@@ -274,6 +274,7 @@ class LitView:
 
     rgb: NDArray[np.uint8]
     linear_rgb: Float32
+    mirrored: Float32
     depth: Float32
     normals: Float32
     albedo: Float32
@@ -325,26 +326,26 @@ class LitScene:
         pose, lamp, light = np.asarray(world_from_cam, float), lamp or self.lighting.lamp, self.lighting
         shape, n = (camera.height, camera.width), camera.height * camera.width
         at, points, normals, corners, share, z = self._hits(camera, pose)
-        albedo, rough, film = (_mixed(v, corners, share) for v in (light.albedo, light.roughness, light.specular))
+        albedo, rough, wet = (_mixed(v, corners, share) for v in (light.albedo, light.roughness, light.specular))
         indirect: Any = 0.0
         if self._bounces is not None and len(at):
             indirect = torch.as_tensor(self._bounces.image(shape, at, points, normals, lamp.spots(), pose))
         surface = Surface.of_world(
-            *(torch.as_tensor(np.ascontiguousarray(v, np.float32)) for v in (pose, points, normals, albedo, rough, film)),
+            *(torch.as_tensor(np.ascontiguousarray(v, np.float32)) for v in (pose, points, normals, albedo, rough, wet)),
             f0=light.f0,
         )
         diffuse, mirrored = radiance(lamp.torch(), surface, indirect)
-        linear = (diffuse + mirrored if highlights else diffuse).numpy()
+        mirrored = mirrored if highlights else torch.zeros_like(mirrored)
 
         def image(values: NDArray[Any]) -> Float32:
             out = np.zeros((n, *values.shape[1:]), np.float32)
             out[at] = values
             return out.reshape(*shape, *values.shape[1:])
 
-        radiant = image(linear)
+        radiant, film = image((diffuse + mirrored).numpy()), image(mirrored.numpy())
         shown = light.displayed(radiant, light.gains(frame) if gains is None else gains)
         shown[image(np.ones(len(at))) == 0] = 0
-        return LitView(shown, radiant, image(z), image(surface.normals.numpy()), image(albedo), image(rough))
+        return LitView(shown, radiant, film, image(z), image(surface.normals.numpy()), image(albedo), image(rough))
 
     def _hits(self, camera: Camera, pose: Float) -> tuple[NDArray[np.int64], Float, Float, NDArray[Any], Float, Float]:
         """Pixels that see the mesh: their numbers, points, smooth normals, corners and shares of these, and z."""
