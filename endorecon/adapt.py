@@ -95,7 +95,8 @@ def adapt_videos(
         raise InputError("no recordings: give one or more videos or folders of images")
     out = out.expanduser()
     _check_free(out, overwrite)
-    limit = max_frames or max(LEAST_FRAMES_READ, int(TRACKING_SHARE * minutes * 60 * TRACKING_FPS / max(len(inputs), 1)))
+    share = TRACKING_SHARE / max(len(inputs), 1)
+    limit = max_frames or max(LEAST_FRAMES_READ, int(share * minutes * 60 * TRACKING_FPS))
     reading = {
         "inputs": [_identity(path.expanduser()) for path in inputs], "camera": str(camera), "model": model,
         "every": every, "max_frames": limit, "fps": fps, "truth": [_identity(path) for path in truth],
@@ -292,8 +293,8 @@ def _save(
         if (names := {r.name for r in learn + check if r.known is known})
     ]
     about = (
-        f"Adapted to {' and '.join(what)} ({sum(map(len, learn))} frames); on {sum(map(len, check))} held-out frames its "
-        f"depth is {fall:.0f} % nearer to {'the truth' if check[0].known else 'their reconstructions'} "
+        f"Adapted to {' and '.join(what)} ({sum(map(len, learn))} frames); on {sum(map(len, check))} held-out frames "
+        f"its depth is {fall:.0f} % nearer to {'the truth' if check[0].known else 'their reconstructions'} "
         f"({adapted.before:.3f} to {adapted.after:.3f})"
     )
     training = {

@@ -86,8 +86,8 @@ class NewPaths:
         shares, medians = zip(*(self._looked(pose) for pose in looked), strict=True)
         if max(shares) < 0.3:
             raise InputError(
-                f"the run's own path sees its surface in {100 * max(shares):.0f} % of a picture at most; expected nearly "
-                "all of it; reconstruct the clip again"
+                f"the run's own path sees its surface in {100 * max(shares):.0f} % of a picture at most; expected "
+                "nearly all of it; reconstruct the clip again"
             )
         self.typical = float(np.nanmedian(medians))
         self.safe = SAFE_SHARE * float(np.percentile(distances_to(mesh, looked[:, :3, 3]), 10))
@@ -112,8 +112,8 @@ class NewPaths:
                 break
         if len(best.at) < min(frames, max(2, int(fps / 3))):
             raise InputError(
-                f"no camera path of {frames} frames stays clear of the surface and sees {100 * self.least_seen:.0f} % of "
-                "surface in every picture; expected a run whose surface is nearly closed; reconstruct a longer clip"
+                f"no camera path of {frames} frames stays clear of the surface and sees {100 * self.least_seen:.0f} % "
+                "of surface in every picture; expected a run whose surface is nearly closed; reconstruct a longer clip"
             )
         there_and_back = np.concatenate([np.arange(len(best.at)), np.arange(len(best.at) - 2, 0, -1)])
         order = there_and_back[np.arange(frames) % len(there_and_back)]

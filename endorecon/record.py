@@ -151,8 +151,8 @@ def record_truth(folder: Path, every: int = 1, max_frames: int | None = None) ->
     truth = open_truth(folder)
     if truth.camera is None or truth.trajectory is None or truth.read_depth is None:
         raise InputError(
-            f"'{folder}' lacks camera, poses or depth; expected a clip as `endorecon simulate` writes it; or give it as a "
-            "recording, which needs no truth"
+            f"'{folder}' lacks camera, poses or depth; expected a clip as `endorecon simulate` writes it; or give it "
+            "as a recording, which needs no truth"
         )
     source = open_source(folder, every, max_frames)
     clip = Clip.of(source, truth.camera)

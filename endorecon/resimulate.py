@@ -23,20 +23,18 @@ from endorecon.new_paths import NewPaths, Way
 from endorecon.run import Run
 from rendering.mesh import Caster, read_ply, without_small_parts
 from rendering.phantom.layout import ClipFiles, Facts
-from video_io.camera import Camera
 from video_io.errors import InputError
 
 if TYPE_CHECKING:
     from endorecon.lighting import Lamp
-    from rendering.mesh import Mesh
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 Image = NDArray[np.uint8]
 Progress = Callable[[str, int, int | None], None]
 
-TERMS = """Rendered by endorecon (`endorecon simulate --from`) from a reconstruction: surface, colours and light are estimates
-from a recording. The terms of that recording hold for these pictures too.
+TERMS = """Rendered by endorecon (`endorecon simulate --from`) from a reconstruction: surface, colours and light are
+estimates from a recording. The terms of that recording hold for these pictures too.
 """
 # Standard deviations of the sensor's noise at black, and at white above that, in display units.
 READ_NOISE, SHOT_NOISE = 0.005, 0.008
@@ -158,9 +156,8 @@ class NewLook:
     def draw(rng: np.random.Generator, typical: float) -> NewLook:
         """A random one."""
         gain = 2 ** rng.normal(0, 0.35) * np.exp(rng.normal(0, 0.06, 3))
-        return NewLook(
-            rng.normal(0, 0.04, 3) * [1, 1, 0.3], rng.normal(0, 0.12, 2), float(np.exp(rng.normal(0, 0.4))), gain, typical
-        )
+        shift, turn = rng.normal(0, 0.04, 3) * [1, 1, 0.3], rng.normal(0, 0.12, 2)
+        return NewLook(shift, turn, float(np.exp(rng.normal(0, 0.4))), gain, typical)
 
     def lamp(self, lamp: Lamp) -> Lamp:
         """The lamp as it is in this look."""

@@ -131,7 +131,7 @@ def filmed(args: argparse.Namespace, folder: Path, work: Path, count: int, vary:
         made = resimulate(run, partial, args.paths, args.frames, vary_light=vary)
         partial.rename(sims)
         rate = args.paths * args.frames / (time.monotonic() - begun)
-        print(f"filmed {args.paths} paths, {rate:.1f} frames a second, surface at least {min(made.seen):.2f}", flush=True)
+        print(f"filmed {args.paths} paths: {rate:.1f} frames a second, known {min(made.seen):.2f} at least", flush=True)
     return [replace(record_truth(clip), name=f"{n}:{clip.name}") for n, clip in enumerate(clip_folders(sims))]
 
 

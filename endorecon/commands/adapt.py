@@ -91,7 +91,8 @@ def run(command: Adapt) -> int:
     before, after = made.figures["before"], made.figures["after"]
     other = "their reconstruction" if command.recordings else "the truth"
     print(
-        f"held-out frames: depth differs from {other} by {100 * after:.1f} % with the adapter, {100 * before:.1f} % without"
+        f"held-out frames: depth differs from {other} by {100 * after:.1f} % with the adapter, "
+        f"{100 * before:.1f} % without"
     )
     other = "" if command.model == "tiny" else f" --model {command.model}"
     print(f"\nadapter  {made.folder}\nuse it   endorecon reconstruct VIDEO{other} --adapter {made.folder}")

@@ -10,7 +10,6 @@ from tyro.conf import Positional, arg
 
 from endorecon.commands.base import OK, Bars, File, Folder
 
-
 Audit = Annotated[Literal["light"] | None, arg(help_behavior_hint="")]
 
 

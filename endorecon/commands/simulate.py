@@ -24,8 +24,8 @@ class Simulate:
     """
 
     run: From = None
-    """A run with a lighting (`endorecon light RUN`): its surface, tissue and light are filmed along new paths, in place of
-    a phantom. Its camera is taken, and --scene, --camera, --field-of-view and --extras have no effect."""
+    """A run with a lighting (`endorecon light RUN`): its surface, tissue and light are filmed along new paths, in place
+    of a phantom. Its camera is taken, and --scene, --camera, --field-of-view and --extras have no effect."""
     paths: int = 1
     """How many new paths of a run, a folder each: path_00, path_01, ..."""
     vary_light: bool = False
@@ -42,8 +42,7 @@ class Simulate:
     """Frames a second."""
     camera: File = None
     """Camera to film with, in any form that `reconstruct --camera` takes; by default a pinhole of 320 x 256 pixels."""
-    field_of_view: From = Annotated[Path | None, arg(name="from", metavar="RUN", help_behavior_hint="")]
-FieldOfView = "none"
+    field_of_view: FieldOfView = "none"
     """The part of the image that the optics fill."""
     extras: bool = False
     """Also write normals and albedo."""

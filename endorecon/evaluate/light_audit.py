@@ -1,13 +1,13 @@
 """The brightness audit: how much of a model's depth follows the light and not the shape.
 
-The same places are shown under other light, other paint and other exposure (`light_conditions`), and what the model says
-of them is compared with the truth and with what it says under the usual light. A model that reads shape alone says the
-same every time.
+The same places are shown under other light, other paint and other exposure (`light_conditions`), and what the model
+says of them is compared with the truth and with what it says under the usual light. A model that reads shape alone says
+the same every time.
 
 The slope tells the direction. Where a network turns brightness into distance by the inverse square law, light that is
 e times as bright makes it say e^-1/2 of the distance: slope -0.5. It is the least squares slope of the change of log
-depth by the change of log light, over the pixels, each picture's means taken out, so that neither a depth's unknown scale
-nor the exposure counts.
+depth by the change of log light, over the pixels, each picture's means taken out, so that neither a depth's unknown
+scale nor the exposure counts.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Audit:
                 f"{_WORDS[group]}: AbsRel {found['times_abs_rel']:.2f} times the usual, depth moves by "
                 f"{100 * found['change']:.1f} %{slope}"
             )
-        lines.append("light, depth: rms change of the log; slope: of log depth by log light, 0 shape alone, -0.5 light alone")
+        lines.append("light, depth: rms change of the log; slope: of log depth by log light, 0 shape, -0.5 light alone")
         return "\n".join(lines)
 
 

@@ -182,10 +182,11 @@ class PhantomPlace:
             )
             return replace(look, lights=lights, shadows=any(condition.aside))
         if condition.paint == "even":
+            none = {"mottle_share": 0.0, "vessel_share": 0.0, "pool_level": 3.0, "speckle_share": 0.0}
             bare = tuple(
-                replace(m, base=tuple(map(float, c)), mottle_share=0.0, vessel_share=0.0, pool_level=3.0, speckle_share=0.0)
+                replace(m, base=tuple(map(float, c)), **none)
                 for m, c in zip(look.materials, mean_albedo(look.materials), strict=True)
-            )  # fmt: skip
+            )
             return replace(look, materials=bare)
         if condition.paint == "other":
             rng = np.random.default_rng((self.clip.seed, 4))
@@ -208,7 +209,9 @@ SCENES = (
 _PATH_FRAMES = 60
 
 
-def phantom_places(scenes: tuple[tuple[str, int], ...] = SCENES, places: int = 4, camera: Camera | None = None) -> Iterator[Place]:  # fmt: skip
+def phantom_places(
+    scenes: tuple[tuple[str, int], ...] = SCENES, places: int = 4, camera: Camera | None = None
+) -> Iterator[Place]:
     """Places along the camera's way through phantom scenes, given as kind and seed.
 
     Raises:

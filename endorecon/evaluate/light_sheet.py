@@ -47,9 +47,8 @@ class Sheet:
         columns = [self._column(held) for held in self._seen.values()]
         names = list(next(iter(self._seen.values())))
         height = columns[0][0][0].shape[0]
-        sheet = np.full(
-            (_HEAD + (height + _GAP) * len(names), _NAMES + len(columns) * (3 * (_TILE + _GAP) + 2 * _GAP), 3), 255, np.uint8
-        )  # fmt: skip
+        across = _NAMES + len(columns) * (3 * (_TILE + _GAP) + 2 * _GAP)
+        sheet = np.full((_HEAD + (height + _GAP) * len(names), across, 3), 255, np.uint8)
         for row, name in enumerate(names):
             top = _HEAD + row * (height + _GAP)
             _write(sheet, name, 6, top + height // 2 + 4)
@@ -77,8 +76,8 @@ class Sheet:
             depth = cv2.applyColorMap(level, cv2.COLORMAP_INFERNO)[..., ::-1]
             change = np.where(both, log - np.log(np.where(usual.depth > 0, usual.depth, 1)), 0)
             change = change - np.median(change[both]) if both.any() else change
-            shown = seen.shown.rgb, np.where(both[..., None], depth, _GREY), np.where(both[..., None], diverging(change), _GREY)
-            rows.append(tuple(_tile(np.asarray(image, np.uint8)) for image in shown))
+            maps = (np.where(both[..., None], image, _GREY).astype(np.uint8) for image in (depth, diverging(change)))
+            rows.append(tuple(_tile(image) for image in (seen.shown.rgb, *maps)))
         return rows
 
 

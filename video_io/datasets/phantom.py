@@ -1,8 +1,9 @@
 """Our own layout, which `simulate` writes.
 
 rgb/%04d.png or .jpg, depth/%04d.png (16 bit, z, mm = value / depth_scale, which is 400 unless intrinsics.json says
-otherwise, 0 = none), mask/%04d.png (white where there is a surface; not in every clip), poses.txt (TUM, camera-to-world,
-mm), intrinsics.json, mesh.ply (mm), video.mp4. Lengths are up to scale where intrinsics.json has that as their `unit`.
+otherwise, 0 = none), mask/%04d.png (white where there is a surface; not in every clip), poses.txt (TUM,
+camera-to-world, mm), intrinsics.json, mesh.ply (mm), video.mp4. Lengths are up to scale where intrinsics.json has that
+as their `unit`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def open(folder: Path) -> Truth:
         )
     if unit not in (MM, UP_TO_SCALE):
         raise InputError(
-            f"'{folder / 'intrinsics.json'}' has the unit '{unit}'; expected '{MM}' or '{UP_TO_SCALE}'; write one of them"
+            f"'{folder / 'intrinsics.json'}' has the unit '{unit}'; expected '{MM}' or '{UP_TO_SCALE}'; write either"
         )
     images = _files(folder / "rgb")
     depths = _files(folder / "depth")
