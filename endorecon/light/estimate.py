@@ -36,6 +36,8 @@ SCALE_STEP = 0.7
 ROUGHNESSES = (0.15, 0.22, 0.32, 0.45)
 FILM_GAIN = 50.0
 """How much the robust cost has to fall for a highlight to be believed."""
+PAIR_HALF, PAIR_GAIN = 0.06, 200.0
+"""Where a second source is looked for, in median distances; and how much the cost has to fall for it to be believed."""
 
 
 @dataclass(frozen=True)
@@ -123,21 +125,22 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
     data = solver.Data.of(evidence, unit)
     at = begin(data, unit)
     flat = flat_rms(data, at)
-    at = solver.fit(data, at, ("log_gamma", "exponent"), steps=6)
-    at = solver.fit(data, at, LIGHT, steps=12)
-    scale, scale_std, indirect, free = between.usual_scale(np.exp(at.log_albedo)), np.inf, None, LIGHT
-    tracer = None
+    # The lamp's place first: a response that is fitted without it takes its part, and does not give it back.
+    at = solver.fit(data, at, LIGHT[2:], steps=8)
+    at = solver.fit(data, at, LIGHT, steps=8)
+    at, parts = with_film(evidence, unit, at, LIGHT)
+    at, parts = with_pair(solver.Data.of(evidence, unit, highlights=parts.film), at, parts)
+    scale, scale_std, indirect, tracer = between.usual_scale(np.exp(at.log_albedo)), np.inf, None, None
     if bounces:
-        free = (*LIGHT, "indirect")
         tracer = Bounces(mesh, np.zeros((len(mesh.vertices), 3)))
+        free = (*at.free, "indirect")
         for number in range(ROUNDS):
             progress("light", number, ROUNDS)
             tracer.paint(between.over_mesh(mesh, evidence, scale * np.exp(at.log_albedo)))
             indirect = between.traced(tracer, evidence, at.lamp(), number)
-            data = solver.Data.of(evidence, unit, indirect)
-            at = solver.fit(data, at, free, steps=12)
-            scale, scale_std = scale * at.values["indirect"] ** SCALE_STEP, at.std("indirect")
-    at, parts = with_film(evidence, unit, indirect, at, free)
+            data = solver.Data.of(evidence, unit, indirect, highlights=parts.film)
+            at = solver.fit(data, at, free, parts, steps=10)
+            scale, scale_std = scale * max(at.values["indirect"], 0.1) ** SCALE_STEP, at.std("indirect")
     data = solver.Data.of(evidence, unit, indirect, highlights=parts.film)
     progress("light", ROUNDS, ROUNDS)
     joint = solver.fit(data, at, (*at.free, "falloff"), parts)
@@ -196,19 +199,32 @@ def flat_rms(data: Data, at: Estimate) -> float:
 
 
 def with_film(
-    evidence: Evidence, unit: float, indirect: NDArray[np.float32] | None, at: Estimate, free: tuple[str, ...]
+    evidence: Evidence, unit: float, at: Estimate, free: tuple[str, ...]
 ) -> tuple[Estimate, Parts]:
     """The estimate with the highlight in the model, begun at the best of several roughnesses; and the
     parts of the model: the film if it shows."""
     from endorecon.light import model, solver
 
-    data, wet = solver.Data.of(evidence, unit, indirect, highlights=True), model.Parts(film=True)
+    data, wet = solver.Data.of(evidence, unit, highlights=True), model.Parts(film=True)
     begun = [at.with_values(log_roughness=np.log(r)) for r in ROUGHNESSES]
     tried = [solver.fit(data, b, ("log_film",), wet, steps=5) for b in begun]
     costs = [solver.cost(data, t, wet) for t in tried]
     if min(costs) > solver.cost(data, at, model.Parts()) - FILM_GAIN:
         return replace(at, free=free), model.Parts()
     return solver.fit(data, tried[int(np.argmin(costs))], (*free, *model.FILM), wet), wet
+
+
+def with_pair(data: Data, at: Estimate, parts: Parts) -> tuple[Estimate, Parts]:
+    """The estimate with two sources to both sides of a middle, if that explains the clip clearly better than one."""
+    from endorecon.light import model, solver
+
+    both = replace(parts, pair=True)
+    begun = [at.with_values(half_x=x, half_y=y) for x, y in ((PAIR_HALF, 0.0), (0.0, PAIR_HALF))]
+    tried = [solver.fit(data, b, (*at.free, *model.PAIR), both, steps=10) for b in begun]
+    costs = [solver.cost(data, t, both) for t in tried]
+    if min(costs) > solver.cost(data, at, parts) - PAIR_GAIN:
+        return at, parts
+    return tried[int(np.argmin(costs))], both
 
 
 def smooth_normals(mesh: Mesh, rounds: int) -> Float:

@@ -25,6 +25,7 @@ ALBEDO_STD = 2.0  # of the log albedo about its mean
 DOUBTED = 3.0  # standard deviations from which on a value counts less and less
 PLAIN = Parts()
 STEPS, SETTLED = 25, 1e-4
+LONGEST = 0.7  # of a step, in any unknown
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,21 @@ def fit(data: Data, begin: Estimate, free: tuple[str, ...], parts: Parts = PLAIN
         parts: what is part of the model.
     """
     at, damping = begin, 1e-3
-    cost, system = _system(data, at, free, parts)
+    now = _objective(data, at, free, parts)
+    system = _system(data, at, free, parts)
     for _ in range(steps):
-        trial = _stepped(data, at, system, free, damping)
-        new_cost, new_system = _system(data, trial, free, parts)
-        if new_cost <= cost:
-            gain = (cost - new_cost) / max(cost, 1e-12)
-            at, cost, system, damping = trial, new_cost, new_system, max(damping * 0.2, 1e-7)
-            if gain < SETTLED:
-                break
-        else:
+        trial = _stepped(at, system, free, damping)
+        after = _objective(data, trial, free, parts)
+        if after > now:
             damping *= 8
             if damping > 1e4:
                 break
+            continue
+        gain = (now - after) / max(now, 1e-12)
+        at, now, damping = trial, after, max(damping * 0.2, 1e-7)
+        system = _system(data, at, free, parts)
+        if gain < SETTLED:
+            break
     return replace(at, free=free, covariance=_covariance(system, free))
 
 
@@ -123,7 +126,15 @@ class System:
     pull: Float  # (M * 3,): sum of w a r
 
 
-def _system(data: Data, at: Estimate, free: tuple[str, ...], parts: Parts) -> tuple[float, System]:
+def _objective(data: Data, at: Estimate, free: tuple[str, ...], parts: Parts) -> float:
+    """Robust cost and what beliefs cost."""
+    frames = len(at.log_gain)
+    unused = np.zeros((len(free) + 3 * frames,) * 2), np.zeros(len(free) + 3 * frames)
+    spread = float(((at.log_albedo - at.log_albedo.mean()) ** 2).sum())
+    return cost(data, at, parts) + 0.5 * spread * ALBEDO_STD**-2 + _priors(at, free, frames, *unused)
+
+
+def _system(data: Data, at: Estimate, free: tuple[str, ...], parts: Parts) -> System:
     theta, rho, gain = _tensors(at)
     seen, frames, points = data.seen, len(at.log_gain), len(at.log_albedo)
     rho_k, gain_k = rho[seen.point].requires_grad_(), gain[seen.frame].requires_grad_()
@@ -138,16 +149,14 @@ def _system(data: Data, at: Estimate, free: tuple[str, ...], parts: Parts) -> tu
         )  # fmt: skip
         columns.append(slope)
     with torch.no_grad():
-        each, r, sigma = _robust(data.value, shown)
+        _, r, sigma = _robust(data.value, shown)
         weight = data.use / (1 + r * r / DOUBTED**2)
-        total = float((data.use * each).double().sum())
         a, g = (x / sigma for x in (by_albedo, by_gain))
         j = torch.stack(columns, -1) / sigma[..., None] if columns else torch.zeros(*shown.shape, 0)
-    prior_cost, system = _reduced(
+    return _reduced(
         at, free, frames, points, *(x.detach().numpy().astype(np.float64) for x in (r, weight, a, g, j)),
         seen.point.numpy(), seen.frame.numpy(),
     )  # fmt: skip
-    return total + prior_cost, system
 
 
 def _robust(value: Tensor, shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,12 +170,12 @@ def _robust(value: Tensor, shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _reduced(
     at: Estimate, free: tuple[str, ...], frames: int, points: int, r: Float, w: Float, a: Float, g: Float, j: Float,
     point: NDArray[np.int64], frame: NDArray[np.int64],
-) -> tuple[float, System]:  # fmt: skip
+) -> System:  # fmt: skip
     """Sum the rows (K, 3) up and eliminate the albedos."""
     p, n = len(free), len(free) + 3 * frames
     cell = (point[:, None] * 3 + np.arange(3)).ravel()
     gained = (frame[:, None] * 3 + np.arange(3)).ravel()
-    r, w, a, g, j = r.ravel(), w.ravel(), a.ravel(), g.ravel(), j.reshape(-1, p)
+    r, w, a, g, j = r.ravel(), w.ravel(), a.ravel(), g.ravel(), j.reshape(-1, p) if p else np.zeros((r.size, 0))
     matrix, gradient = np.zeros((n, n)), np.zeros(n)
     matrix[:p, :p] = (j * w[:, None]).T @ j
     gradient[:p] = j.T @ (w * r)
@@ -188,9 +197,8 @@ def _reduced(
     each -= (back * (pull / own)[:, None]).reshape(points, 3, n).sum(1)
     matrix -= back.T @ (back / own[:, None])
     gradient -= back.T @ (pull / own)
-    cost = 0.5 * float((gap**2).sum()) * ALBEDO_STD**-2
-    cost += _priors(at, free, frames, matrix, gradient)
-    return cost, System(matrix, gradient, each, back, own, pull)
+    _priors(at, free, frames, matrix, gradient)
+    return System(matrix, gradient, each, back, own, pull)
 
 
 def _priors(at: Estimate, free: tuple[str, ...], frames: int, matrix: Float, gradient: Float) -> float:
@@ -216,16 +224,23 @@ def _priors(at: Estimate, free: tuple[str, ...], frames: int, matrix: Float, gra
     return cost + 0.5e4 * float(at.log_gain.mean()) ** 2
 
 
-def _stepped(data: Data, at: Estimate, system: System, free: tuple[str, ...], damping: float) -> Estimate:
+def _stepped(at: Estimate, system: System, free: tuple[str, ...], damping: float) -> Estimate:
+    """The damped step; an unknown that would leave its bounds stops there, and the others follow."""
     p = len(free)
     damped = system.matrix + damping * np.diag(np.diag(system.matrix)) + 1e-9 * np.eye(len(system.matrix))
-    step = np.linalg.solve(damped, system.gradient)
-    longest = np.abs(step[:p]).max(initial=0)
-    step *= min(1.0, 0.7 / longest) if longest > 0 else 1.0
-    values = dict(at.values)
-    for k, name in enumerate(free):
-        u = UNKNOWNS[name]
-        values[name] = float(np.clip(values[name] + step[k], u.least, u.most))
+    room = [(UNKNOWNS[n].least - at.values[n], UNKNOWNS[n].most - at.values[n]) for n in free]
+    least, most = (np.clip(np.array([r[k] for r in room]), -LONGEST, LONGEST) for k in (0, 1))
+    step, stopped = np.zeros(len(damped)), np.zeros(len(damped), bool)
+    for _ in range(4):
+        go = ~stopped
+        step[go] = np.linalg.solve(damped[np.ix_(go, go)], system.gradient[go] - damped[np.ix_(go, stopped)] @ step[stopped])
+        out = np.zeros(len(damped), bool)
+        out[:p] = go[:p] & ((step[:p] < least) | (step[:p] > most))
+        if not out.any():
+            break
+        step[:p] = np.clip(step[:p], least, most)
+        stopped |= out
+    values = {**at.values, **{n: at.values[n] + float(step[k]) for k, n in enumerate(free)}}
     change = (system.pull - system.back @ step) / system.own
     return replace(
         at, values=values, log_gain=at.log_gain + step[p:].reshape(-1, 3),
