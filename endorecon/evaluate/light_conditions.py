@@ -77,8 +77,8 @@ CONDITIONS = (
     Condition("even paint", "one colour, no pattern", paint="even"),
     Condition("1 stop up", "exposed twice as long", stops=1.0),
     Condition("1 stop down", "exposed half as long", stops=-1.0),
-    Condition("gamma 1.6", "a flatter tone curve", gamma=1.6),
-    Condition("gamma 3", "a steeper tone curve", gamma=3.0),
+    Condition("gamma 1.6", "a tone curve of more contrast", gamma=1.6),
+    Condition("gamma 3", "a tone curve of less contrast", gamma=3.0),
 )  # fmt: skip
 
 
