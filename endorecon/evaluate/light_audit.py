@@ -94,7 +94,7 @@ class Audit:
             told = [(row.slope, row.light**2) for row in rows if math.isfinite(row.slope)]
             slope = sum(s * w for s, w in told) / sum(w for _, w in told) if told else math.nan
             found[group] = {
-                "times_abs_rel": float(np.mean([row.abs_rel for row in rows])) / usual,
+                "times_abs_rel": float(np.mean([row.abs_rel for row in rows])) / usual if usual else math.nan,
                 "change": float(np.mean([row.change for row in rows])),
                 "slope": slope,
             }
