@@ -35,7 +35,7 @@ RADIUS = 40.0
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The inside of a ball of 40 mm, of one red, with a lamp in the lens; the camera goes to and fro about its middle."""
+    """The inside of a ball of 40 mm, of one red, a lamp in the lens; the camera goes to and fro about its middle."""
     out = tmp_path_factory.mktemp("runs") / "ball"
     ball = trimesh.creation.icosphere(5, RADIUS)
     mesh = Mesh(np.asarray(ball.vertices), np.asarray(ball.faces)[:, ::-1])
@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_and_light_can_vary(made: Path, run: Run, t
 
 
 def test_light_is_the_lamps(made: Path) -> None:
-    """Lambert and the inverse square: red is (0.5^2.2 R^2 cos / d^2)^(1/2.2), cos = (R^2 + d^2 - c^2) / (2 R d) from the
+    """Lambert, inverse square: red is (0.5^2.2 R^2 cos / d^2)^(1/2.2), cos = (R^2 + d^2 - c^2) / (2 R d) from the
     triangle of the ball's middle, the lens (c from it) and the wall."""
     truth = open_truth(made / "path_00")
     poses = truth.trajectory.world_from_cam
