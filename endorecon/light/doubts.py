@@ -71,10 +71,8 @@ def check_fits(fits: Fits) -> Told:
     Raises:
         InputError: the brightness is explained as well without a light that moves with the camera.
     """
-    evidence, best = fits.evidence, fits.best
-    nearest, farthest = (
-        np.full(len(evidence.points), fill) for fill in (np.inf, 0.0)
-    )  # fmt: skip
+    evidence = fits.evidence
+    nearest, farthest = (np.full(len(evidence.points), fill) for fill in (np.inf, 0.0))
     np.minimum.at(nearest, evidence.point, evidence.distance)
     np.maximum.at(farthest, evidence.point, evidence.distance)
     often = np.bincount(evidence.point, minlength=len(evidence.points))

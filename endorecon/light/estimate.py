@@ -24,15 +24,13 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 Progress = Callable[[str, int, int | None], None]
 
-FRAMES = 40
+FRAMES = 30
 """Most frames that are looked at."""
 SMOOTHING = 4
 """Rounds of averaging that a fused mesh's normals go through: marching cubes leave steps."""
 LIGHT = ("log_gamma", "shoulder", "vignette", "exponent", "tilt_x", "tilt_y", "x", "y", "z")
-ROUNDS = 3
+ROUNDS = 2
 """How often light between surfaces is traced anew, from the albedo that was found with it."""
-SCALE_STEP = 0.7
-"""Power of the indirect light's gain by which albedos are brought to scale: it grows faster than they do."""
 ROUGHNESSES = (0.15, 0.22, 0.32, 0.45)
 FILM_GAIN = 50.0
 """How much the robust cost has to fall for a highlight to be believed."""
@@ -124,30 +122,50 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
     unit = float(np.median(evidence.distance))
     data = solver.Data.of(evidence, unit)
     at = begin(data, unit)
-    flat = flat_rms(data, at)
-    # The lamp's place first: a response that is fitted without it takes its part, and does not give it back.
-    at = solver.fit(data, at, LIGHT[2:], steps=8)
-    at = solver.fit(data, at, LIGHT, steps=8)
-    at, parts = with_film(evidence, unit, at, LIGHT)
-    at, parts = with_pair(solver.Data.of(evidence, unit, highlights=parts.film), at, parts)
-    scale, scale_std, indirect, tracer = between.usual_scale(np.exp(at.log_albedo)), np.inf, None, None
-    if bounces:
-        tracer = Bounces(mesh, np.zeros((len(mesh.vertices), 3)))
-        free = (*at.free, "indirect")
-        for number in range(ROUNDS):
-            progress("light", number, ROUNDS)
+    flat, parts, scale = flat_rms(data, at), model.Parts(), 1.0
+    traced, tracer, free = None, None, LIGHT
+    # Dark colours have met few walls: what pale ones have collected between walls is the less certain part.
+    dark = [int(c) for c in np.argsort(at.log_albedo.mean(0))]
+    for number in range(ROUNDS if bounces else 1):
+        progress("light", number, ROUNDS)
+        if bounces:
+            tracer = tracer or Bounces(mesh, np.zeros((len(mesh.vertices), 3)))
+            scale = scale * np.exp(at.values["log_scale"]) if number else between.usual_scale(np.exp(at.log_albedo))
             tracer.paint(between.over_mesh(mesh, evidence, scale * np.exp(at.log_albedo)))
-            indirect = between.traced(tracer, evidence, at.lamp(), number)
-            data = solver.Data.of(evidence, unit, indirect, highlights=parts.film)
-            at = solver.fit(data, at, free, parts, steps=10)
-            scale, scale_std = scale * max(at.values["indirect"], 0.1) ** SCALE_STEP, at.std("indirect")
-    data = solver.Data.of(evidence, unit, indirect, highlights=parts.film)
+            traced = between.traced(tracer, evidence, at.lamp(), number)
+            at, free = at.with_values(log_scale=0.0), (*LIGHT, "log_scale")
+
+        def data(highlights: bool, count: int = 2 if bounces else 3) -> Data:
+            return solver.Data.of(evidence, unit, traced, highlights, dark[:count])  # noqa: B023
+
+        if number == 0:
+            # The lamp's place first: a response that is fitted without it takes its part, and does not give it back.
+            at = solver.fit(data(False), at, LIGHT[2:], steps=8)
+            at = solver.fit(data(False), at, free, steps=8)
+            at, parts = with_film(data(True), at, free)
+        else:
+            free = (*free, *model.FILM) if parts.film else free
+            at = solver.fit(data(parts.film), at, free, parts, steps=10)
+        if bounces:
+            at = settled(data(parts.film, 3), at, parts)
+    wet = parts.film
+    at, parts = with_pair(data(wet), at, parts)
+    scale, scale_std = scale * float(np.exp(at.values["log_scale"])), at.std("log_scale") if bounces else np.inf
     progress("light", ROUNDS, ROUNDS)
-    joint = solver.fit(data, at, (*at.free, "falloff"), parts)
+    joint = solver.fit(data(wet), at, (*at.free, "falloff"), parts)
     known = at.with_values(log_gamma=model.UNKNOWNS["log_gamma"].mean)
-    falloff = solver.fit(data, known, tuple(n for n in (*at.free, "falloff") if n != "log_gamma"), parts)
-    rms = solver.residual_rms(data, at, parts)
+    falloff = solver.fit(data(wet), known, tuple(n for n in (*at.free, "falloff") if n != "log_gamma"), parts)
+    at = settled(data(wet, 3), at, parts)
+    rms = solver.residual_rms(data(wet), at, parts)
     return Fits(evidence, at, joint, falloff, scale, scale_std, tracer, rms, flat, parts)
+
+
+def settled(data: Data, at: Estimate, parts: Parts) -> Estimate:
+    """The estimate with albedos and gains of all colours fitted, light and response left as they are."""
+    from endorecon.light import solver
+
+    found = solver.fit(data, at, (), parts, steps=8)
+    return replace(at, log_albedo=found.log_albedo, log_gain=found.log_gain)
 
 
 def begin(data: Data, unit: float) -> Estimate:
@@ -168,7 +186,7 @@ def begin(data: Data, unit: float) -> Estimate:
 def averaged(data: Data, log: Float) -> tuple[Float, Float]:
     """Log albedos (M, 3) and log gains (F, 3) whose sums fit log (K, 3), white gains of mean 0."""
     point, frame, use = data.seen.point.numpy(), data.seen.frame.numpy(), data.use.numpy()
-    points, frames = int(point.max()) + 1, int(frame.max()) + 1
+    points, frames = data.seen.counts
     gain, rho = np.zeros((frames, 3)), np.zeros((points, 3))
 
     def mean(of: Float, cell: NDArray[np.int64], count: int) -> Float:
@@ -198,14 +216,12 @@ def flat_rms(data: Data, at: Estimate) -> float:
     return solver.residual_rms(still, found, Parts())
 
 
-def with_film(
-    evidence: Evidence, unit: float, at: Estimate, free: tuple[str, ...]
-) -> tuple[Estimate, Parts]:
-    """The estimate with the highlight in the model, begun at the best of several roughnesses; and the
-    parts of the model: the film if it shows."""
+def with_film(data: Data, at: Estimate, free: tuple[str, ...]) -> tuple[Estimate, Parts]:
+    """The estimate with the highlight in the model, begun at the best of several roughnesses; and the parts of the model:
+    the film if it shows."""
     from endorecon.light import model, solver
 
-    data, wet = solver.Data.of(evidence, unit, highlights=True), model.Parts(film=True)
+    wet = model.Parts(film=True)
     begun = [at.with_values(log_roughness=np.log(r)) for r in ROUGHNESSES]
     tried = [solver.fit(data, b, ("log_film",), wet, steps=5) for b in begun]
     costs = [solver.cost(data, t, wet) for t in tried]

@@ -21,7 +21,7 @@ from video_io.frame import Frame
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-POINTS = 6000
+POINTS = 2000
 BLUR_PX = 1.0  # so that a pixel's error in the pose does not turn texture into light
 LEAST_COSINE = 0.25  # seen at a flatter angle, a point's place and footprint are too uncertain
 EDGE_STEP, EDGE_REACH = 0.06, 5  # relative jump of depth that is an edge, and how near to one (pixels) nothing is used

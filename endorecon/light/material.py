@@ -61,14 +61,14 @@ def painted(
 
 def _between(fits: Fits, pose: Float) -> Indirect:
     """The light between surfaces in a view: points and normals (N, 3) to irradiance (N, 3)."""
-    from endorecon.light.between import in_view
+    from endorecon.light.between import in_view, together
 
-    lamp, gain, rng = fits.best.lamp(), np.float32(fits.best.values["indirect"]), np.random.default_rng(0)
+    lamp, scale, rng = fits.best.lamp(), float(np.exp(fits.best.values["log_scale"])), np.random.default_rng(0)
 
     def found(points: Float, normals: Float) -> NDArray[np.float32] | float:
         if fits.tracer is None or not len(points):
             return 0.0
-        return gain * in_view(fits.tracer, points, normals, lamp, pose, rng)
+        return together(in_view(fits.tracer, points, normals, lamp, pose, rng), scale, fits.tracer.walls)
 
     return found
 
@@ -136,8 +136,6 @@ def _lighting(
     mesh: Mesh, fits: Fits, told: Told, unit: str, albedo: Float, weight: Float, roughness: float, film: float
 ) -> Lighting:  # fmt: skip
     """Albedo brought to its absolute scale, exposure to albedo's."""
-    from endorecon.light.between import USUAL_ALBEDO, USUAL_SHARE
-
     best = fits.best
     scale = fits.scale
     gain = np.exp(best.log_gain) / scale
@@ -150,7 +148,7 @@ def _lighting(
         "falloff_joint": fits.joint.values["falloff"], "falloff_joint_std": fits.joint.std("falloff"),
         "gamma_joint": float(np.exp(fits.joint.values["log_gamma"])),
         "falloff_at_gamma_2.2": fits.falloff.values["falloff"], "falloff_at_gamma_2.2_std": fits.falloff.std("falloff"),
-        "rms": fits.rms, "rms_evenly_lit": fits.flat_rms, "indirect": best.values["indirect"],
+        "rms": fits.rms, "rms_evenly_lit": fits.flat_rms,
         "albedo_scale_std": fits.scale_std if np.isfinite(fits.scale_std) else -1.0,
         "roughness": roughness, "film": film * scale,
         "roughness_std": float(roughness * best.std("log_roughness")),

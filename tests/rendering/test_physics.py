@@ -108,7 +108,7 @@ def test_the_reflection_is_the_kernels() -> None:
     cosines = rng.uniform(0.05, 1, (50, 4))
     for rough in (0.2, 0.6):
         expected = [kernel_ggx(rough, 0.05, *row) for row in cosines]
-        assert ggx(torch.tensor(rough), 0.05, *torch.tensor(cosines).T).numpy() == pytest.approx(expected, rel=1e-5)
+        assert ggx(torch.tensor(rough), 0.05, *torch.tensor(cosines).T).numpy() == pytest.approx(expected, rel=1e-4)
     assert fresnel_schlick(0.04, f(0.5)).item() == pytest.approx(kernel_schlick(0.04, 0.5))
     angles = rng.uniform(0, 2.0, 50)
     expected = [kernel_profile(math.cos(a), 1.7, 1.6) for a in angles]
