@@ -17,7 +17,7 @@ Float32 = NDArray[np.float32]
 PLACES, PATHS = 300, 64  # traced in each frame, and paths from each
 NEIGHBOURS = 6  # traced places that a point takes its value from
 USUAL_ALBEDO, USUAL_SHARE = 0.6, 0.95
-"""By convention, where the scale can't be told: this share of the surface is darker than this, in its brightest channel."""
+"""By convention, where the scale can't be told: this share of the surface is darker than this, in its palest colour."""
 
 
 def over_mesh(mesh: Mesh, evidence: Evidence, albedo: Float) -> Float32:

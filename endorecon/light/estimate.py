@@ -217,8 +217,8 @@ def flat_rms(data: Data, at: Estimate) -> float:
 
 
 def with_film(data: Data, at: Estimate, free: tuple[str, ...]) -> tuple[Estimate, Parts]:
-    """The estimate with the highlight in the model, begun at the best of several roughnesses; and the parts of the model:
-    the film if it shows."""
+    """The estimate with the highlight in the model, begun at the best of several roughnesses, and the parts of the
+    model: the film if it shows."""
     from endorecon.light import model, solver
 
     wet = model.Parts(film=True)

@@ -136,7 +136,7 @@ class Seen:
     """Evidence as the model takes it: K rows, camera frame, lengths in `unit`.
 
     Attributes:
-        indirect: (BOUNCES, K, 3) irradiance after one, two, ... bounces, of a lamp of intensity 1 (in `unit`); or None.
+        indirect: (BOUNCES, K, 3) irradiance after one, two, ... bounces, of a lamp of intensity 1; or None.
         counts: of points and frames.
         walls: (3,) mean albedo that `indirect` was traced with.
     """
@@ -154,10 +154,12 @@ class Seen:
     @staticmethod
     def of(evidence: Evidence, unit: float, between: Between | None = None) -> Seen:
         points, normals = evidence.in_camera
+        traced = None if between is None else torch.tensor(between.orders)
+        walls = torch.tensor(np.zeros(3) if between is None else between.walls)
         return Seen(
-            torch.tensor(points / np.float32(unit)), torch.tensor(normals), torch.tensor(evidence.uv),
-            None if between is None else torch.tensor(between.orders), torch.tensor(evidence.point), torch.tensor(evidence.frame), unit,
-            (len(evidence.points), len(evidence.frames)), torch.tensor(np.zeros(3) if between is None else between.walls),
+            torch.tensor(points / np.float32(unit)), torch.tensor(normals), torch.tensor(evidence.uv), traced,
+            torch.tensor(evidence.point), torch.tensor(evidence.frame), unit,
+            (len(evidence.points), len(evidence.frames)), walls,
         )  # fmt: skip
 
 
@@ -187,8 +189,8 @@ def lit(theta: Tensor, seen: Seen, albedo: Tensor, parts: Parts) -> tuple[Tensor
 def summed(orders: Tensor, scale: Tensor, walls: Tensor) -> Tensor:
     """Indirect irradiance (K, 3) of albedos `scale` times those that gave `orders` (B, K, 3).
 
-    s E_1 + s^2 E_2 + s^3 E_3 / (1 - s a), where the last stands for all further ones as if they met the mean albedo a of
-    the `walls` (3,).
+    s E_1 + s^2 E_2 + s^3 E_3 / (1 - s a), where the last stands for all further ones, as if they met the mean albedo a
+    of the `walls` (3,).
     """
     further = 1 / (1 - (scale * walls.to(orders.dtype)).clamp(0, BRIGHTEST))
     total = scale * orders[0]

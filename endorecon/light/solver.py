@@ -22,8 +22,8 @@ Float = NDArray[np.float64]
 
 NOISE, MODEL_ERROR = 0.008, 0.02  # standard deviation of a displayed value: of the sensor, and as a share of the value
 ALIKE = 20.0
-"""How many observations err alike: a point's relief wherever it is seen, traced light wherever it is carried to. Beliefs
-count against the data by this."""
+"""How many observations err alike: a point's relief wherever it is seen, traced light wherever it is carried to.
+Beliefs count against the data by this."""
 BALANCE_STD = 0.03  # of the log white balance about the clip's, frame to frame
 ALBEDO_STD = 2.0  # of the log albedo about its mean
 DOUBTED = 3.0  # standard deviations from which on a value counts less and less
@@ -242,7 +242,8 @@ def _stepped(at: Estimate, system: System, free: tuple[str, ...], damping: float
     step, stopped = np.zeros(len(damped)), np.zeros(len(damped), bool)
     for _ in range(4):
         go = ~stopped
-        step[go] = np.linalg.solve(damped[np.ix_(go, go)], system.gradient[go] - damped[np.ix_(go, stopped)] @ step[stopped])
+        pull = system.gradient[go] - damped[np.ix_(go, stopped)] @ step[stopped]
+        step[go] = np.linalg.solve(damped[np.ix_(go, go)], pull)
         out = np.zeros(len(damped), bool)
         out[:p] = go[:p] & ((step[:p] < least) | (step[:p] > most))
         if not out.any():
