@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from endorecon.light.evidence import Evidence, Sight
+from endorecon.light.evidence import POINTS, Evidence, Sight
 from endorecon.lighting import Lighting
 from endorecon.run import Run
 from rendering.mesh import Mesh, read_mesh
@@ -32,9 +32,9 @@ LIGHT = ("log_gamma", "shoulder", "vignette", "exponent", "tilt_x", "tilt_y", "x
 ROUNDS = 2
 """How often light between surfaces is traced anew, from the albedo that was found with it."""
 ROUGHNESSES = (0.15, 0.22, 0.32, 0.45)
-FILM_GAIN = 50.0
+FILM_GAIN = 200.0
 """How much the robust cost has to fall for a highlight to be believed."""
-PAIR_HALF, PAIR_GAIN = 0.06, 200.0
+PAIR_HALF, PAIR_GAIN = 0.06, 400.0
 """Where a second source is looked for, in median distances; and how much the cost has to fall for it to be believed."""
 
 
@@ -98,9 +98,14 @@ def estimate_lighting(
 
 def estimate(
     mesh: Mesh, sights: Sequence[Sight], normals: Float | None = None, unit: str = "mm", bounces: bool = True,
-    progress: Progress = lambda *_: None,
+    progress: Progress = lambda *_: None, points: int = POINTS,
 ) -> Lighting:  # fmt: skip
-    """The same from a mesh and frames with poses; `normals` (V, 3) of its vertices, by default the mesh's own."""
+    """The same from a mesh and frames with poses.
+
+    Args:
+        normals: (V, 3) of the mesh's vertices, by default its own.
+        points: of the surface that light and response are fitted to.
+    """
     from endorecon.light.doubts import check_fits, check_sights
     from endorecon.light.evidence import gather
     from endorecon.light.material import painted
@@ -108,7 +113,7 @@ def estimate(
     check_sights(mesh, sights)
     normals = mesh.vertex_normals if normals is None else normals
     progress("evidence", 0, 1)
-    evidence = gather(mesh, normals, sights)
+    evidence = gather(mesh, normals, sights, points)
     fits = fit_light(mesh, evidence, bounces, progress)
     told = check_fits(fits)
     return painted(mesh, normals, sights, fits, told, unit, progress)
@@ -225,7 +230,8 @@ def with_film(data: Data, at: Estimate, free: tuple[str, ...]) -> tuple[Estimate
     begun = [at.with_values(log_roughness=np.log(r)) for r in ROUGHNESSES]
     tried = [solver.fit(data, b, ("log_film",), wet, steps=5) for b in begun]
     costs = [solver.cost(data, t, wet) for t in tried]
-    if min(costs) > solver.cost(data, at, model.Parts()) - FILM_GAIN:
+    dry = solver.fit(data, at, (), model.Parts(), steps=5)
+    if min(costs) > solver.cost(data, dry, model.Parts()) - FILM_GAIN:
         return replace(at, free=free), model.Parts()
     return solver.fit(data, tried[int(np.argmin(costs))], (*free, *model.FILM), wet), wet
 

@@ -72,7 +72,7 @@ def sights(film: float = 0.6) -> tuple[Sight, ...]:
 @cache
 def fits() -> Fits:
     mesh = folds()
-    return fit_light(mesh, gather(mesh, mesh.vertex_normals, sights(), 800), bounces=False)
+    return fit_light(mesh, gather(mesh, mesh.vertex_normals, sights(), 500), bounces=False)
 
 
 def test_the_light_is_found_again() -> None:
@@ -97,7 +97,7 @@ def test_the_response_is_found_again() -> None:
 
 def test_albedo_and_roughness_are_found_again() -> None:
     mesh = folds()
-    found = estimate(mesh, sights(), bounces=False)
+    found = estimate(mesh, sights(), bounces=False, points=500)
     seen = found.observed > np.median(found.observed)
     ratio = (found.albedo / truth().albedo)[seen]
     assert np.median(np.abs(ratio / np.median(ratio) - 1)) < 0.04
@@ -107,7 +107,7 @@ def test_albedo_and_roughness_are_found_again() -> None:
 
 
 def test_what_there_is_no_highlight_for_is_said() -> None:
-    found = estimate(folds(), sights(0.0), bounces=False)
+    found = estimate(folds(), sights(0.0), bounces=False, points=300)
     assert not found.specular.any() and "roughness" in found.fixed
     assert any("no highlights" in sentence for sentence in found.warnings)
 
@@ -132,7 +132,7 @@ def test_another_lamp_is_recognised() -> None:
         rgb = (255 * np.clip(albedo * 0.8, 0, 1) ** (1 / 2.2) + 0.5).astype(np.uint8)
         made.append(Sight(replace(Frame.of(rgb, number), camera=CAMERA), pose))
     with pytest.raises(InputError, match="brightness does not fall with the distance"):
-        estimate(folds(), made, bounces=False)
+        estimate(folds(), made, bounces=False, points=300)
 
 
 def test_normals_are_smoothed_over_neighbours() -> None:
