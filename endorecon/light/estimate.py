@@ -31,6 +31,7 @@ SMOOTHING = 4
 LIGHT = ("log_gamma", "shoulder", "vignette", "exponent", "tilt_x", "tilt_y", "x", "y", "z")
 ROUNDS = 2
 """How often light between surfaces is traced anew, from the albedo that was found with it."""
+STEPS = 10
 ROUGHNESSES = (0.15, 0.22, 0.32, 0.45)
 FILM_GAIN = 200.0
 """How much the robust cost has to fall for a highlight to be believed."""
@@ -146,20 +147,21 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
         if number == 0:
             # The lamp's place first: a response that is fitted without it takes its part, and does not give it back.
             at = solver.fit(data(False), at, LIGHT[2:], steps=8)
-            at = solver.fit(data(False), at, free, steps=8)
+            at = solver.fit(data(False), at, free, steps=6)
             at, parts = with_film(data(True), at, free)
         else:
             free = (*free, *model.FILM) if parts.film else free
-            at = solver.fit(data(parts.film), at, free, parts, steps=10)
+            at = solver.fit(data(parts.film), at, free, parts, steps=STEPS)
         if bounces:
             at = settled(data(parts.film, 3), at, parts)
     wet = parts.film
     at, parts = with_pair(data(wet), at, parts)
     scale, scale_std = scale * float(np.exp(at.values["log_scale"])), at.std("log_scale") if bounces else np.inf
     progress("light", ROUNDS, ROUNDS)
-    joint = solver.fit(data(wet), at, (*at.free, "falloff"), parts)
+    joint = solver.fit(data(wet), at, (*at.free, "falloff"), parts, steps=STEPS)
     known = at.with_values(log_gamma=model.UNKNOWNS["log_gamma"].mean)
-    falloff = solver.fit(data(wet), known, tuple(n for n in (*at.free, "falloff") if n != "log_gamma"), parts)
+    other = tuple(n for n in (*at.free, "falloff") if n != "log_gamma")
+    falloff = solver.fit(data(wet), known, other, parts, steps=STEPS)
     at = settled(data(wet, 3), at, parts)
     rms = solver.residual_rms(data(wet), at, parts)
     return Fits(evidence, at, joint, falloff, scale, scale_std, tracer, rms, flat, parts)
@@ -233,7 +235,7 @@ def with_film(data: Data, at: Estimate, free: tuple[str, ...]) -> tuple[Estimate
     dry = solver.fit(data, at, (), model.Parts(), steps=5)
     if min(costs) > solver.cost(data, dry, model.Parts()) - FILM_GAIN:
         return replace(at, free=free), model.Parts()
-    return solver.fit(data, tried[int(np.argmin(costs))], (*free, *model.FILM), wet), wet
+    return solver.fit(data, tried[int(np.argmin(costs))], (*free, *model.FILM), wet, steps=STEPS), wet
 
 
 def with_pair(data: Data, at: Estimate, parts: Parts) -> tuple[Estimate, Parts]:
@@ -242,11 +244,11 @@ def with_pair(data: Data, at: Estimate, parts: Parts) -> tuple[Estimate, Parts]:
 
     both = replace(parts, pair=True)
     begun = [at.with_values(half_x=x, half_y=y) for x, y in ((PAIR_HALF, 0.0), (0.0, PAIR_HALF))]
-    tried = [solver.fit(data, b, (*at.free, *model.PAIR), both, steps=10) for b in begun]
+    tried = [solver.fit(data, b, model.PAIR, both, steps=5) for b in begun]
     costs = [solver.cost(data, t, both) for t in tried]
     if min(costs) > solver.cost(data, at, parts) - PAIR_GAIN:
         return at, parts
-    return tried[int(np.argmin(costs))], both
+    return solver.fit(data, tried[int(np.argmin(costs))], (*at.free, *model.PAIR), both, steps=STEPS), both
 
 
 def smooth_normals(mesh: Mesh, rounds: int) -> Float:
