@@ -330,10 +330,8 @@ class LitScene:
         indirect: Any = 0.0
         if self._bounces is not None and len(at):
             indirect = torch.as_tensor(self._bounces.image(shape, at, points, normals, lamp.spots(), pose))
-        surface = Surface.of_world(
-            *(torch.as_tensor(np.ascontiguousarray(v, np.float32)) for v in (pose, points, normals, albedo, rough, wet)),
-            f0=light.f0,
-        )
+        rows = (pose, points, normals, albedo, rough, wet)
+        surface = Surface.of_world(*(torch.as_tensor(np.ascontiguousarray(v, np.float32)) for v in rows), light.f0)
         diffuse, mirrored = radiance(lamp.torch(), surface, indirect)
         mirrored = mirrored if highlights else torch.zeros_like(mirrored)
 

@@ -1,8 +1,8 @@
 """A run's frames under another light.
 
-A frame's own pixels are kept as sharp as they are: their radiance, less the highlight, over the light that the model says
-fell on them is albedo; that albedo is lit anew. Where a pixel says nothing (a highlight, clipped, no surface's light) the
-mesh's albedo stands in.
+A frame's own pixels are kept as sharp as they are: their radiance, less the highlight, over the light that by the model
+fell on them is albedo; that albedo is lit anew. Where a pixel says nothing (a highlight, clipped, no surface's light)
+the mesh's albedo stands in.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def lighting_of(run: Run, input: Path | None, progress: Progress) -> Lighting:
 
 
 def relit(
-    run: Run, lighting: Lighting, light: str, input: Path | None = None, every: int = 1, progress: Progress = lambda *_: None
+    run: Run, lighting: Lighting, light: str, input: Path | None = None, every: int = 1,
+    progress: Progress = lambda *_: None,
 ) -> Iterator[Relit]:  # fmt: skip
     """The frames of a run under a light of `LIGHTS`, in order.
 
@@ -107,8 +108,8 @@ def _picture(
 ) -> Image:  # fmt: skip
     there, lighting = seen.depth > 0, scene.lighting
     if light == "depth":
-        far = 2.5 * reach
-        return _on_dark(cv2.applyColorMap(np.uint8(255 * np.clip(1 - seen.depth / far, 0, 1)), cv2.COLORMAP_TURBO)[..., ::-1], there)
+        level = np.uint8(255 * np.clip(1 - seen.depth / (2.5 * reach), 0, 1))
+        return _on_dark(cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1], there)
     if light == "normals":
         return _on_dark(np.uint8(np.clip(127.5 * (seen.normals * [1, -1, -1] + 1), 0, 255)), there)
     albedo = pixel_albedo(lighting, seen, frame)
@@ -186,9 +187,8 @@ def sheet(run: Run, lighting: Lighting, out: Path, input: Path | None = None, ro
 
     every = max(1, len(frame_poses(run)) // rows)
     columns = [list(relit(run, lighting, light, input, every)) for light in LIGHTS]
-    lines = [
-        np.hstack([columns[0][n].frame.rgb, *(column[n].rgb for column in columns)]) for n in range(min(rows, len(columns[0])))
-    ]
+    count = min(rows, len(columns[0]))
+    lines = [np.hstack([columns[0][n].frame.rgb, *(column[n].rgb for column in columns)]) for n in range(count)]
     _write(out, np.vstack(lines))
 
 

@@ -59,20 +59,28 @@ class Bounces:
         """Give the mesh another albedo (V, 3)."""
         self._albedo = np.clip(albedo[self._faces].mean(1), 0, BRIGHTEST).astype(np.float32)
 
+    @property
+    def walls(self) -> Float32:
+        """(3,): mean albedo of the faces."""
+        return self._albedo.mean(0)
+
     @cached_property
     def _parts(self) -> NDArray[np.int32]:
         return np.arange(len(self._faces), dtype=np.int32)
 
-    def at(
+    def orders(
         self, points: NDArray, normals: NDArray, spots: tuple[SpotLight, ...], world_from_cam: NDArray[np.float64],
         rng: np.random.Generator, paths: int = PATHS,
     ) -> Float32:  # fmt: skip
-        """Irradiance rgb (N, 3) at points with normals (N, 3), world, that face the light's side."""
+        """Irradiance rgb (BOUNCES, N, 3) after one, two, ... bounces at points with normals (N, 3), world.
+
+        All albedos s times as high bring s, s^2, ... times that.
+        """
         lights = pack_lights(spots, self._moved(world_from_cam))
         where = np.ascontiguousarray(points - self._centre, np.float32)
-        return traced_irradiance(
+        return traced_orders(
             self._scene, self._vertices, self._faces, self._parts, self._lift, where,
-            np.ascontiguousarray(normals, np.float32), lights, self._albedo, rng, paths,
+            np.ascontiguousarray(normals, np.float32), lights, self._albedo, rng, paths, series=False,
         )  # fmt: skip
 
     def image(
@@ -147,27 +155,39 @@ def traced_irradiance(
         lights: from pack_lights.
         paths: from each point.
     """
+    parts = traced_orders(
+        scene, vertices, faces, face_part, lift, points, normals, lights, albedo, rng, paths, series=True
+    )
+    return parts.sum(0)
+
+
+def traced_orders(
+    scene: EmbreeScene, vertices: Float32, faces: NDArray[np.int32], face_part: NDArray[np.int32], lift: np.float32,
+    points: Float32, normals: Float32, lights: Float32, albedo: Float32, rng: np.random.Generator, paths: int,
+    series: bool,
+) -> Float32:  # fmt: skip
+    """The same by the number of bounces, (BOUNCES, N, 3); `series`: the last stands for all further ones."""
     n = len(points)
     # One well spread set of directions a place, shifted at random (Cranley and Patterson, 1976).
     i = np.arange(paths)
     spread = np.stack([(i + 0.5) / paths, (i * 0.6180339887) % 1.0], -1)[None]
     draws = ((spread + rng.random((n, 1, 2))) % 1.0).reshape(-1, 2).astype(np.float32)
     origin, normal = np.repeat(points + lift * normals, paths, 0), np.repeat(normals, paths, 0)
-    weight, total = np.ones((n * paths, 3), np.float32), np.zeros((n * paths, 3), np.float32)
+    weight, orders = np.ones((n * paths, 3), np.float32), np.zeros((BOUNCES, n, 3), np.float32)
     way, to_light = np.empty_like(origin), np.empty_like(origin)
     reach, arrived = np.empty(len(origin), np.float32), np.empty((len(origin), 3), np.float32)
     for bounce in range(BOUNCES):
         cosine_directions(normal, draws, way)
         met = np.asarray(scene.run(origin, way), np.int32)
         advance(
-            met, way, vertices, faces, face_part, albedo, lights, lift, bounce == BOUNCES - 1,
+            met, way, vertices, faces, face_part, albedo, lights, lift, series and bounce == BOUNCES - 1,
             origin, normal, weight, to_light, reach, arrived,
         )  # fmt: skip
         dark = np.asarray(scene.run(origin, to_light, reach, query="OCCLUDED"), np.int32) >= 0
         arrived[dark] = 0
-        total += arrived
+        orders[bounce] = arrived.reshape(n, paths, 3).mean(1)
         draws = rng.random((len(origin), 2), np.float32)
-    return total.reshape(n, paths, 3).mean(1)
+    return orders
 
 
 @njit(cache=True, fastmath=True)

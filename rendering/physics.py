@@ -204,7 +204,9 @@ class CameraResponse:
         """Factor (..., 1) at places (..., 2) in the image, -1 to 1 from border to border."""
         return 1 - self.vignette * 0.5 * (uv * uv).sum(-1, keepdim=True)
 
-    def displayed(self, linear: Tensor, exposure: Tensor | float, uv: Tensor | None = None, clip: bool = True) -> Tensor:
+    def displayed(
+        self, linear: Tensor, exposure: Tensor | float, uv: Tensor | None = None, clip: bool = True
+    ) -> Tensor:
         """Displayed rgb in [0, 1] of linear radiance (..., 3).
 
         Args:

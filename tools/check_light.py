@@ -4,8 +4,8 @@
     python tools/check_light.py --scenes colon --seeds 0 1 --lamp pair --relief
     python tools/check_light.py --direct-only            without light between surfaces in the model
 
-One lamp off the lens's axis, or the phantom's usual pair; `--relief` keeps the fine relief that the shading sees and the
-mesh does not. A quantity that the clip does not tell is marked by ~.
+One lamp off the lens's axis, or the phantom's usual pair; `--relief` keeps the fine relief that the shading sees and
+the mesh does not. An exclamation mark: more than wanted.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ def made(scene: str, seed: int, frames: int, lamp: str, relief: bool, interrefle
 
 def compared(clip: Clip, mesh: Mesh, frames: list[ClipFrame], found: Lighting) -> dict[str, float]:
     """Errors of a lighting, by name."""
+    middle = np.mean([s.position_mm for s in clip.look.lights], 0)
     return {
         "albedo %": 100 * albedo_error(clip, mesh, frames, found),
         "roughness": roughness_error(clip, found),
         "falloff": abs(found.figures["falloff_joint"] - 2),
-        "position mm": float(np.linalg.norm(found.lamp.position.mean(0) - np.mean([s.position_mm for s in clip.look.lights], 0))),
+        "position mm": float(np.linalg.norm(found.lamp.position.mean(0) - middle)),
         "response %": 100 * response_error(clip.response, found),
     }  # fmt: skip
 
@@ -141,11 +142,12 @@ def main() -> None:
     for scene in args.scenes:
         for seed in args.seeds:
             errors, found, note = one(scene, seed, args)
-            row = "".join(f"{errors.get(n, np.nan):>13.3g}{' ' if errors.get(n, np.nan) <= TARGETS[n] else '!'}" for n in TARGETS)
+            values = [(errors.get(n, np.nan), most) for n, most in TARGETS.items()]
+            row = "".join(f"{value:>13.3g}{' ' if value <= most else '!'}" for value, most in values)
             print(f"{scene + ' ' + str(seed):<12}{row}  {note}", flush=True)
             if args.verbose and found is not None:
                 print({k: round(v, 4) for k, v in found.figures.items()})
-                print(found.lamp.position.round(3), found.lamp.axis.round(3), found.lamp.exponent.round(3), found.shoulder, found.vignette)
+                print(found.lamp, found.shoulder, found.vignette)
                 for key, value in {**found.observable, **found.fixed}.items():
                     print(f"    {key}: {value}")
                 print("   ", *found.warnings)

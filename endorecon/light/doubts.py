@@ -71,10 +71,8 @@ def check_fits(fits: Fits) -> Told:
     Raises:
         InputError: the brightness is explained as well without a light that moves with the camera.
     """
-    evidence, best = fits.evidence, fits.best
-    nearest, farthest = (
-        np.full(len(evidence.points), fill) for fill in (np.inf, 0.0)
-    )  # fmt: skip
+    evidence = fits.evidence
+    nearest, farthest = (np.full(len(evidence.points), fill) for fill in (np.inf, 0.0))
     np.minimum.at(nearest, evidence.point, evidence.distance)
     np.maximum.at(farthest, evidence.point, evidence.distance)
     often = np.bincount(evidence.point, minlength=len(evidence.points))
@@ -82,18 +80,18 @@ def check_fits(fits: Fits) -> Told:
     reach = float(np.quantile(farthest[seen] / nearest[seen], 0.8)) if seen.any() else 1.0
     if np.median(often) < FEWEST_VIEWS:
         raise InputError(
-            f"half of the surface is seen in {np.median(often):.0f} frames or fewer, so light can't be told from albedo; "
-            "expected a camera that looks at the same tissue from several places; reconstruct a longer part"
+            f"half of the surface is seen in {np.median(often):.0f} frames or fewer, so light can't be told from "
+            "albedo; expected a camera that looks at the same tissue from several places; reconstruct a longer part"
         )
     moves = fits.flat_rms > LEAST_GAIN * fits.rms
     sharp = 0 < fits.falloff.std("falloff") < FALLOFF_STD
     inside = FALLOFF_RANGE[0] < fits.falloff.values["falloff"] < FALLOFF_RANGE[1]
     if reach >= LEAST_RANGE and (not moves or (sharp and not inside)):
         raise InputError(
-            f"brightness does not fall with the distance from the endoscope as its light's would (exponent "
-            f"{fits.falloff.values['falloff']:.1f} ± {fits.falloff.std('falloff'):.1f}, expected 2; an even light explains "
-            f"the frames to {100 * fits.flat_rms:.1f} %, a light on the endoscope to {100 * fits.rms:.1f} %): another lamp "
-            "lights the scene, or the reconstruction is wrong; its light is left unestimated"
+            "brightness does not fall with the distance from the endoscope as its light's would (exponent "
+            f"{fits.falloff.values['falloff']:.1f} ± {fits.falloff.std('falloff'):.1f}, expected 2; an even light "
+            f"explains the frames to {100 * fits.flat_rms:.1f} %, one on the endoscope to {100 * fits.rms:.1f} %): "
+            "another lamp lights the scene, or the reconstruction is wrong; its light is left unestimated"
         )
     return Told(*_sentences(fits, reach))
 
@@ -108,12 +106,12 @@ def _sentences(fits: Fits, reach: float) -> tuple[dict[str, str], dict[str, str]
         "f0": "0.04, as of a wet film: only its product with the film's strength shows",
     }
     gamma, std = np.exp(joint.values["log_gamma"]), joint.std("log_gamma")
+    fixed_gamma, rough = np.exp(best.values["log_gamma"]), np.exp(best.values["log_roughness"])
     observable = {
         "falloff": f"{joint.values['falloff']:.2f} ± {joint.std('falloff'):.2f} with gamma free ({gamma:.2f} ± "
         f"{gamma * std:.2f}), which Lambert's cosine holds; {free.values['falloff']:.2f} ± {free.std('falloff'):.2f} "
         "if gamma is 2.2; distances alone tell their ratio only",
-        "gamma": f"{np.exp(best.values['log_gamma']):.2f} ± {np.exp(best.values['log_gamma']) * best.std('log_gamma'):.2f} "
-        "if the fall-off is 2",
+        "gamma": f"{fixed_gamma:.2f} ± {fixed_gamma * best.std('log_gamma'):.2f} if the fall-off is 2",
         "position": "{:.2f} {:.2f} {:.2f} ± {:.2f} {:.2f} {:.2f}".format(
             *(best.values[n] * best.unit for n in "xyz"), *(best.std(n) * best.unit for n in "xyz")
         ),
@@ -123,17 +121,16 @@ def _sentences(fits: Fits, reach: float) -> tuple[dict[str, str], dict[str, str]
     warnings = []
     if reach < LEAST_RANGE:
         warnings.append(
-            f"the camera's distance from the tissue hardly varies (by {100 * (reach - 1):.0f} %), so the fall-off is taken "
-            "on trust"
+            f"the camera's distance from the tissue hardly varies (by {100 * (reach - 1):.0f} %), so the fall-off is "
+            "taken on trust"
         )
     if np.isfinite(fits.scale_std) and fits.scale_std < 0.3:
         observable["albedo's scale"] = f"told by light between surfaces, to ± {100 * fits.scale_std:.0f} %"
     else:
         fixed["albedo's scale"] = "95 % of the surface has an albedo below 0.6: only its product with the light shows"
     if fits.parts.film:
-        observable["roughness"] = f"{np.exp(best.values['log_roughness']):.2f} ± " + (
-            f"{np.exp(best.values['log_roughness']) * best.std('log_roughness'):.2f}, of the film and what relief is finer "
-            "than the mesh"
+        observable["roughness"] = (
+            f"{rough:.2f} ± {rough * best.std('log_roughness'):.2f}, of the film and of relief finer than the mesh"
         )
     else:
         fixed["roughness"] = "0.35 and no film: there are no highlights to tell it by"

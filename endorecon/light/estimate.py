@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from endorecon.light.evidence import Evidence, Sight
+from endorecon.light.evidence import POINTS, Evidence, Sight
 from endorecon.lighting import Lighting
 from endorecon.run import Run
 from rendering.mesh import Mesh, read_mesh
@@ -24,19 +24,18 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 Progress = Callable[[str, int, int | None], None]
 
-FRAMES = 40
+FRAMES = 30
 """Most frames that are looked at."""
 SMOOTHING = 4
 """Rounds of averaging that a fused mesh's normals go through: marching cubes leave steps."""
 LIGHT = ("log_gamma", "shoulder", "vignette", "exponent", "tilt_x", "tilt_y", "x", "y", "z")
-ROUNDS = 3
+ROUNDS = 2
 """How often light between surfaces is traced anew, from the albedo that was found with it."""
-SCALE_STEP = 0.7
-"""Power of the indirect light's gain by which albedos are brought to scale: it grows faster than they do."""
+STEPS = 10
 ROUGHNESSES = (0.15, 0.22, 0.32, 0.45)
-FILM_GAIN = 50.0
+FILM_GAIN = 200.0
 """How much the robust cost has to fall for a highlight to be believed."""
-PAIR_HALF, PAIR_GAIN = 0.06, 200.0
+PAIR_HALF, PAIR_GAIN = 0.06, 400.0
 """Where a second source is looked for, in median distances; and how much the cost has to fall for it to be believed."""
 
 
@@ -100,9 +99,14 @@ def estimate_lighting(
 
 def estimate(
     mesh: Mesh, sights: Sequence[Sight], normals: Float | None = None, unit: str = "mm", bounces: bool = True,
-    progress: Progress = lambda *_: None,
+    progress: Progress = lambda *_: None, points: int = POINTS,
 ) -> Lighting:  # fmt: skip
-    """The same from a mesh and frames with poses; `normals` (V, 3) of its vertices, by default the mesh's own."""
+    """The same from a mesh and frames with poses.
+
+    Args:
+        normals: (V, 3) of the mesh's vertices, by default its own.
+        points: of the surface that light and response are fitted to.
+    """
     from endorecon.light.doubts import check_fits, check_sights
     from endorecon.light.evidence import gather
     from endorecon.light.material import painted
@@ -110,7 +114,7 @@ def estimate(
     check_sights(mesh, sights)
     normals = mesh.vertex_normals if normals is None else normals
     progress("evidence", 0, 1)
-    evidence = gather(mesh, normals, sights)
+    evidence = gather(mesh, normals, sights, points)
     fits = fit_light(mesh, evidence, bounces, progress)
     told = check_fits(fits)
     return painted(mesh, normals, sights, fits, told, unit, progress)
@@ -124,30 +128,51 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
     unit = float(np.median(evidence.distance))
     data = solver.Data.of(evidence, unit)
     at = begin(data, unit)
-    flat = flat_rms(data, at)
-    # The lamp's place first: a response that is fitted without it takes its part, and does not give it back.
-    at = solver.fit(data, at, LIGHT[2:], steps=8)
-    at = solver.fit(data, at, LIGHT, steps=8)
-    at, parts = with_film(evidence, unit, at, LIGHT)
-    at, parts = with_pair(solver.Data.of(evidence, unit, highlights=parts.film), at, parts)
-    scale, scale_std, indirect, tracer = between.usual_scale(np.exp(at.log_albedo)), np.inf, None, None
-    if bounces:
-        tracer = Bounces(mesh, np.zeros((len(mesh.vertices), 3)))
-        free = (*at.free, "indirect")
-        for number in range(ROUNDS):
-            progress("light", number, ROUNDS)
+    flat, parts, scale = flat_rms(data, at), model.Parts(), 1.0
+    traced, tracer, free = None, None, LIGHT
+    # Dark colours have met few walls: what pale ones have collected between walls is the less certain part.
+    dark = [int(c) for c in np.argsort(at.log_albedo.mean(0))]
+    for number in range(ROUNDS if bounces else 1):
+        progress("light", number, ROUNDS)
+        if bounces:
+            tracer = tracer or Bounces(mesh, np.zeros((len(mesh.vertices), 3)))
+            scale = scale * np.exp(at.values["log_scale"]) if number else between.usual_scale(np.exp(at.log_albedo))
             tracer.paint(between.over_mesh(mesh, evidence, scale * np.exp(at.log_albedo)))
-            indirect = between.traced(tracer, evidence, at.lamp(), number)
-            data = solver.Data.of(evidence, unit, indirect, highlights=parts.film)
-            at = solver.fit(data, at, free, parts, steps=10)
-            scale, scale_std = scale * max(at.values["indirect"], 0.1) ** SCALE_STEP, at.std("indirect")
-    data = solver.Data.of(evidence, unit, indirect, highlights=parts.film)
+            traced = between.traced(tracer, evidence, at.lamp(), number)
+            at, free = at.with_values(log_scale=0.0), (*LIGHT, "log_scale")
+
+        def data(highlights: bool, count: int = 2 if bounces else 3) -> Data:
+            return solver.Data.of(evidence, unit, traced, highlights, dark[:count])  # noqa: B023
+
+        if number == 0:
+            # The lamp's place first: a response that is fitted without it takes its part, and does not give it back.
+            at = solver.fit(data(False), at, LIGHT[2:], steps=8)
+            at = solver.fit(data(False), at, free, steps=6)
+            at, parts = with_film(data(True), at, free)
+        else:
+            free = (*free, *model.FILM) if parts.film else free
+            at = solver.fit(data(parts.film), at, free, parts, steps=STEPS)
+        if bounces:
+            at = settled(data(parts.film, 3), at, parts)
+    wet = parts.film
+    at, parts = with_pair(data(wet), at, parts)
+    scale, scale_std = scale * float(np.exp(at.values["log_scale"])), at.std("log_scale") if bounces else np.inf
     progress("light", ROUNDS, ROUNDS)
-    joint = solver.fit(data, at, (*at.free, "falloff"), parts)
+    joint = solver.fit(data(wet), at, (*at.free, "falloff"), parts, steps=STEPS)
     known = at.with_values(log_gamma=model.UNKNOWNS["log_gamma"].mean)
-    falloff = solver.fit(data, known, tuple(n for n in (*at.free, "falloff") if n != "log_gamma"), parts)
-    rms = solver.residual_rms(data, at, parts)
+    other = tuple(n for n in (*at.free, "falloff") if n != "log_gamma")
+    falloff = solver.fit(data(wet), known, other, parts, steps=STEPS)
+    at = settled(data(wet, 3), at, parts)
+    rms = solver.residual_rms(data(wet), at, parts)
     return Fits(evidence, at, joint, falloff, scale, scale_std, tracer, rms, flat, parts)
+
+
+def settled(data: Data, at: Estimate, parts: Parts) -> Estimate:
+    """The estimate with albedos and gains of all colours fitted, light and response left as they are."""
+    from endorecon.light import solver
+
+    found = solver.fit(data, at, (), parts, steps=8)
+    return replace(at, log_albedo=found.log_albedo, log_gain=found.log_gain)
 
 
 def begin(data: Data, unit: float) -> Estimate:
@@ -168,7 +193,7 @@ def begin(data: Data, unit: float) -> Estimate:
 def averaged(data: Data, log: Float) -> tuple[Float, Float]:
     """Log albedos (M, 3) and log gains (F, 3) whose sums fit log (K, 3), white gains of mean 0."""
     point, frame, use = data.seen.point.numpy(), data.seen.frame.numpy(), data.use.numpy()
-    points, frames = int(point.max()) + 1, int(frame.max()) + 1
+    points, frames = data.seen.counts
     gain, rho = np.zeros((frames, 3)), np.zeros((points, 3))
 
     def mean(of: Float, cell: NDArray[np.int64], count: int) -> Float:
@@ -198,20 +223,19 @@ def flat_rms(data: Data, at: Estimate) -> float:
     return solver.residual_rms(still, found, Parts())
 
 
-def with_film(
-    evidence: Evidence, unit: float, at: Estimate, free: tuple[str, ...]
-) -> tuple[Estimate, Parts]:
-    """The estimate with the highlight in the model, begun at the best of several roughnesses; and the
-    parts of the model: the film if it shows."""
+def with_film(data: Data, at: Estimate, free: tuple[str, ...]) -> tuple[Estimate, Parts]:
+    """The estimate with the highlight in the model, begun at the best of several roughnesses, and the parts of the
+    model: the film if it shows."""
     from endorecon.light import model, solver
 
-    data, wet = solver.Data.of(evidence, unit, highlights=True), model.Parts(film=True)
+    wet = model.Parts(film=True)
     begun = [at.with_values(log_roughness=np.log(r)) for r in ROUGHNESSES]
     tried = [solver.fit(data, b, ("log_film",), wet, steps=5) for b in begun]
     costs = [solver.cost(data, t, wet) for t in tried]
-    if min(costs) > solver.cost(data, at, model.Parts()) - FILM_GAIN:
+    dry = solver.fit(data, at, (), model.Parts(), steps=5)
+    if min(costs) > solver.cost(data, dry, model.Parts()) - FILM_GAIN:
         return replace(at, free=free), model.Parts()
-    return solver.fit(data, tried[int(np.argmin(costs))], (*free, *model.FILM), wet), wet
+    return solver.fit(data, tried[int(np.argmin(costs))], (*free, *model.FILM), wet, steps=STEPS), wet
 
 
 def with_pair(data: Data, at: Estimate, parts: Parts) -> tuple[Estimate, Parts]:
@@ -220,11 +244,11 @@ def with_pair(data: Data, at: Estimate, parts: Parts) -> tuple[Estimate, Parts]:
 
     both = replace(parts, pair=True)
     begun = [at.with_values(half_x=x, half_y=y) for x, y in ((PAIR_HALF, 0.0), (0.0, PAIR_HALF))]
-    tried = [solver.fit(data, b, (*at.free, *model.PAIR), both, steps=10) for b in begun]
+    tried = [solver.fit(data, b, model.PAIR, both, steps=5) for b in begun]
     costs = [solver.cost(data, t, both) for t in tried]
     if min(costs) > solver.cost(data, at, parts) - PAIR_GAIN:
         return at, parts
-    return tried[int(np.argmin(costs))], both
+    return solver.fit(data, tried[int(np.argmin(costs))], (*at.free, *model.PAIR), both, steps=STEPS), both
 
 
 def smooth_normals(mesh: Mesh, rounds: int) -> Float:

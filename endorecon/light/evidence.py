@@ -21,7 +21,7 @@ from video_io.frame import Frame
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-POINTS = 6000
+POINTS = 2000
 BLUR_PX = 1.0  # so that a pixel's error in the pose does not turn texture into light
 LEAST_COSINE = 0.25  # seen at a flatter angle, a point's place and footprint are too uncertain
 EDGE_STEP, EDGE_REACH = 0.06, 5  # relative jump of depth that is an edge, and how near to one (pixels) nothing is used
@@ -156,7 +156,8 @@ def _looked_up(
     local = (points - pose[:3, 3]) @ pose[:3, :3]
     distance = np.linalg.norm(local, axis=1)
     pixel, seen = camera.project(local)
-    column, row = (np.clip(np.nan_to_num(pixel[:, i]).astype(int), 0, n - 1) for i, n in enumerate((camera.width, camera.height)))
+    whole = np.nan_to_num(pixel).astype(int)
+    column, row = (np.clip(whole[:, i], 0, n - 1) for i, n in enumerate((camera.width, camera.height)))
     usable = frame.use_mask & ~_edges(caster, camera, pose)
     cosine = -((normals @ pose[:3, :3]) * local).sum(1) / np.maximum(distance, 1e-9)
     at = np.flatnonzero(seen & usable[row, column] & (cosine > LEAST_COSINE))
@@ -166,7 +167,8 @@ def _looked_up(
     image = frame.rgb.astype(np.float32) / 255
     # Whole pixels count from the middle of the first one.
     x, y = (pixel[at, i].astype(np.float32)[:, None] - 0.5 for i in (0, 1))
-    value = cv2.remap(cv2.GaussianBlur(image, (0, 0), BLUR_PX), x, y, cv2.INTER_LINEAR)[:, 0] if len(at) else image[:0, 0]
+    soft = cv2.GaussianBlur(image, (0, 0), BLUR_PX)
+    value = cv2.remap(soft, x, y, cv2.INTER_LINEAR)[:, 0] if len(at) else image[:0, 0]
     uv = (pixel[at] / [camera.width, camera.height] * 2 - 1).astype(np.float32)
     level = frame.rgb[frame.use_mask].max(-1, initial=0)
     facts = int((level >= 255 * WHITE).sum()), int((level <= 255 * BLACK).sum()), len(level)

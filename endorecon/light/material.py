@@ -61,14 +61,14 @@ def painted(
 
 def _between(fits: Fits, pose: Float) -> Indirect:
     """The light between surfaces in a view: points and normals (N, 3) to irradiance (N, 3)."""
-    from endorecon.light.between import in_view
+    from endorecon.light.between import in_view, together
 
-    lamp, gain, rng = fits.best.lamp(), np.float32(fits.best.values["indirect"]), np.random.default_rng(0)
+    lamp, scale, rng = fits.best.lamp(), float(np.exp(fits.best.values["log_scale"])), np.random.default_rng(0)
 
     def found(points: Float, normals: Float) -> NDArray[np.float32] | float:
         if fits.tracer is None or not len(points):
             return 0.0
-        return gain * in_view(fits.tracer, points, normals, lamp, pose, rng)
+        return together(in_view(fits.tracer, points, normals, lamp, pose, rng), scale, fits.tracer.walls)
 
     return found
 
@@ -109,7 +109,8 @@ def _measured(
     cosine = -(facing * (rays[at] @ pose[:3, :3].T)).sum(1)
     good = (value > BLACK) & (value < WHITE) & ~frame.specular_mask.ravel()[at, None] & (cosine > LEAST_COSINE)[:, None]
     # The weight is relative: a dark vertex is measured as often as a pale one.
-    weight = good * (np.maximum(expected, DARKEST) / np.maximum(spread, 1e-9)) ** 2 / (1 + (doubt / DOUBTED) ** 2) * 1e-3
+    certain = np.maximum(expected, DARKEST) / np.maximum(spread, 1e-9)
+    weight = good * certain**2 / (1 + (doubt / DOUBTED) ** 2) * 1e-3
     return corners, part, measured, weight
 
 
@@ -136,27 +137,25 @@ def _lighting(
     mesh: Mesh, fits: Fits, told: Told, unit: str, albedo: Float, weight: Float, roughness: float, film: float
 ) -> Lighting:  # fmt: skip
     """Albedo brought to its absolute scale, exposure to albedo's."""
-    from endorecon.light.between import USUAL_ALBEDO, USUAL_SHARE
-
     best = fits.best
     scale = fits.scale
     gain = np.exp(best.log_gain) / scale
     exposure = np.exp(np.log(gain).mean(1))
     balance = gain / exposure[:, None]
     balance /= balance.mean(0)
-    n = len(mesh.vertices)
+    n, gamma = len(mesh.vertices), float(np.exp(best.values["log_gamma"]))
     figures = {
-        "gamma": float(np.exp(best.values["log_gamma"])), "gamma_std": float(np.exp(best.values["log_gamma"]) * best.std("log_gamma")),
+        "gamma": gamma, "gamma_std": gamma * best.std("log_gamma"),
         "falloff_joint": fits.joint.values["falloff"], "falloff_joint_std": fits.joint.std("falloff"),
         "gamma_joint": float(np.exp(fits.joint.values["log_gamma"])),
         "falloff_at_gamma_2.2": fits.falloff.values["falloff"], "falloff_at_gamma_2.2_std": fits.falloff.std("falloff"),
-        "rms": fits.rms, "rms_evenly_lit": fits.flat_rms, "indirect": best.values["indirect"],
+        "rms": fits.rms, "rms_evenly_lit": fits.flat_rms,
         "albedo_scale_std": fits.scale_std if np.isfinite(fits.scale_std) else -1.0,
         "roughness": roughness, "film": film * scale,
         "roughness_std": float(roughness * best.std("log_roughness")),
     }  # fmt: skip
     return Lighting(
-        best.lamp(), float(np.exp(best.values["log_gamma"])), best.values["shoulder"], best.values["vignette"],
+        best.lamp(), gamma, best.values["shoulder"], best.values["vignette"],
         fits.evidence.frames, exposure, balance, np.clip(albedo * scale, DARKEST, PALEST).astype(np.float32),
         np.full(n, roughness, np.float32), np.full(n, film * scale, np.float32), weight.mean(1).astype(np.float32),
         3 if fits.tracer else 0, F0, unit, told.observable, told.fixed, figures, told.warnings,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from endorecon.light.evidence import Evidence
 from endorecon.lighting import F0, Lamp
+from rendering.bounce import BRIGHTEST
 from rendering.physics import PHYSICAL_FALLOFF, CameraResponse, Light, Surface, radiance
 
 Float = NDArray[np.float64]
@@ -34,21 +35,22 @@ class Unknown:
 
 
 # Lengths are in the median distance between lens and tissue. The lamp is believed near the lens, looking ahead; a video
-# processor's gamma near the 2.2 of displays. `indirect` is the gain of the light between surfaces.
+# processor's gamma near the 2.2 of displays. `log_scale` is of the albedos, over those that light between surfaces was
+# traced with: it shows by that light alone.
 UNKNOWNS: dict[str, Unknown] = {
-    "log_gamma": Unknown(np.log(2.2), 0.3, np.log(0.8), np.log(3.5)),
-    "shoulder": Unknown(0.3, 0.4, 0.0, 1.0),
-    "vignette": Unknown(0.05, 0.1, -0.2, 0.9),
+    "log_gamma": Unknown(np.log(2.2), 0.1, np.log(0.8), np.log(3.5)),
+    "shoulder": Unknown(0.3, 0.25, 0.0, 1.0),
+    "vignette": Unknown(0.05, 0.07, -0.1, 0.8),
     "falloff": Unknown(PHYSICAL_FALLOFF, 2.0, -1.0, 6.0),
-    "exponent": Unknown(1.0, 2.0, 0.0, 12.0),
-    "tilt_x": Unknown(0.0, 0.2, -1.0, 1.0),
-    "tilt_y": Unknown(0.0, 0.2, -1.0, 1.0),
-    "x": Unknown(0.0, 0.15, -0.6, 0.6),
-    "y": Unknown(0.0, 0.15, -0.6, 0.6),
-    "z": Unknown(0.0, 0.05, -0.4, 0.3),
+    "exponent": Unknown(1.0, 1.0, 0.0, 12.0),
+    "tilt_x": Unknown(0.0, 0.1, -0.6, 0.6),
+    "tilt_y": Unknown(0.0, 0.1, -0.6, 0.6),
+    "x": Unknown(0.0, 0.1, -0.6, 0.6),
+    "y": Unknown(0.0, 0.1, -0.6, 0.6),
+    "z": Unknown(0.0, 0.04, -0.4, 0.3),
     "half_x": Unknown(0.0, 0.1, -0.5, 0.5),
     "half_y": Unknown(0.0, 0.1, -0.5, 0.5),
-    "indirect": Unknown(1.0, 0.7, 0.0, 4.0),
+    "log_scale": Unknown(0.0, 0.5, -3.0, 0.5),
     "log_film": Unknown(np.log(0.5), 1.5, np.log(1e-3), np.log(50.0)),
     "log_roughness": Unknown(np.log(0.35), 0.5, np.log(0.1), 0.0),
 }
@@ -117,28 +119,47 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Between:
+    """Light between surfaces, traced.
+
+    Attributes:
+        orders: (BOUNCES, K, 3) float32 irradiance at the observations after one, two, ... bounces.
+        walls: (3,) float32 mean albedo that it was traced with.
+    """
+
+    orders: NDArray[np.float32]
+    walls: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Seen:
     """Evidence as the model takes it: K rows, camera frame, lengths in `unit`.
 
     Attributes:
-        indirect: (K, 3) irradiance by way of other surfaces, of a lamp of intensity 1 (in `unit`).
+        indirect: (BOUNCES, K, 3) irradiance after one, two, ... bounces, of a lamp of intensity 1; or None.
+        counts: of points and frames.
+        walls: (3,) mean albedo that `indirect` was traced with.
     """
 
     points: Tensor
     normals: Tensor
     uv: Tensor
-    indirect: Tensor
+    indirect: Tensor | None
     point: Tensor
     frame: Tensor
     unit: float
+    counts: tuple[int, int]
+    walls: Tensor
 
     @staticmethod
-    def of(evidence: Evidence, unit: float, indirect: NDArray[np.float32] | None = None) -> Seen:
+    def of(evidence: Evidence, unit: float, between: Between | None = None) -> Seen:
         points, normals = evidence.in_camera
-        bent = np.zeros_like(points) if indirect is None else indirect
+        traced = None if between is None else torch.tensor(between.orders)
+        walls = torch.tensor(np.zeros(3) if between is None else between.walls)
         return Seen(
-            torch.tensor(points / np.float32(unit)), torch.tensor(normals), torch.tensor(evidence.uv),
-            torch.tensor(bent), torch.tensor(evidence.point), torch.tensor(evidence.frame), unit,
+            torch.tensor(points / np.float32(unit)), torch.tensor(normals), torch.tensor(evidence.uv), traced,
+            torch.tensor(evidence.point), torch.tensor(evidence.frame), unit,
+            (len(evidence.points), len(evidence.frames)), walls,
         )  # fmt: skip
 
 
@@ -160,7 +181,22 @@ def lit(theta: Tensor, seen: Seen, albedo: Tensor, parts: Parts) -> tuple[Tensor
     surface = Surface(
         seen.points, seen.normals, albedo, torch.exp(v["log_roughness"]).expand_as(rows), strength.expand_as(rows), F0
     )
-    return radiance(light, surface, v["indirect"] * seen.indirect)
+    if seen.indirect is None:
+        return radiance(light, surface)
+    return radiance(light, surface, summed(seen.indirect, torch.exp(v["log_scale"]), seen.walls))
+
+
+def summed(orders: Tensor, scale: Tensor, walls: Tensor) -> Tensor:
+    """Indirect irradiance (K, 3) of albedos `scale` times those that gave `orders` (B, K, 3).
+
+    s E_1 + s^2 E_2 + s^3 E_3 / (1 - s a), where the last stands for all further ones, as if they met the mean albedo a
+    of the `walls` (3,).
+    """
+    further = 1 / (1 - (scale * walls.to(orders.dtype)).clamp(0, BRIGHTEST))
+    total = scale * orders[0]
+    for k in range(1, len(orders)):
+        total = total + scale ** (k + 1) * orders[k] * (further if k == len(orders) - 1 else 1)
+    return total
 
 
 def response(theta: Tensor) -> CameraResponse:

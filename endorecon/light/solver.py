@@ -7,6 +7,7 @@ shrink every residual by shrinking gamma. Each albedo meets only its own point's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from endorecon.light.evidence import BLACK, WHITE, Evidence
-from endorecon.light.model import NAMES, UNKNOWNS, Estimate, Parts, Seen, lit, response
+from endorecon.light.model import NAMES, UNKNOWNS, Between, Estimate, Parts, Seen, lit, response
 
 Float = NDArray[np.float64]
 
 NOISE, MODEL_ERROR = 0.008, 0.02  # standard deviation of a displayed value: of the sensor, and as a share of the value
+ALIKE = 20.0
+"""How many observations err alike: a point's relief wherever it is seen, traced light wherever it is carried to.
+Beliefs count against the data by this."""
 BALANCE_STD = 0.03  # of the log white balance about the clip's, frame to frame
 ALBEDO_STD = 2.0  # of the log albedo about its mean
 DOUBTED = 3.0  # standard deviations from which on a value counts less and less
@@ -44,16 +48,21 @@ class Data:
 
     @staticmethod
     def of(
-        evidence: Evidence, unit: float, indirect: NDArray[np.float32] | None = None, highlights: bool = False
-    ) -> Data:
-        """All that is neither black nor clipped; without `highlights`, what an image's highlight covers is left out."""
+        evidence: Evidence, unit: float, between: Between | None = None, highlights: bool = False,
+        channels: Sequence[int] = (0, 1, 2),
+    ) -> Data:  # fmt: skip
+        """All that is neither black nor clipped; without `highlights`, what an image's highlight covers is left out.
+
+        Only the given channels count.
+        """
         value = torch.tensor(evidence.value)
         use = ((value > BLACK) & (value < WHITE)).float()
         if highlights:
             use = (value > BLACK).float()
         else:
             use[torch.tensor(evidence.highlight)] = 0
-        return Data(Seen.of(evidence, unit, indirect), value, use)
+        use = use * torch.eye(3)[list(channels)].sum(0)
+        return Data(Seen.of(evidence, unit, between), value, use)
 
 
 def fit(data: Data, begin: Estimate, free: tuple[str, ...], parts: Parts = PLAIN, steps: int = STEPS) -> Estimate:
@@ -206,10 +215,10 @@ def _priors(at: Estimate, free: tuple[str, ...], frames: int, matrix: Float, gra
     cost, p = 0.0, len(free)
     for k, name in enumerate(free):
         u = UNKNOWNS[name]
-        gap = u.mean - at.values[name]
-        matrix[k, k] += u.std**-2
-        gradient[k] += gap * u.std**-2
-        cost += 0.5 * (gap / u.std) ** 2
+        gap, weight = u.mean - at.values[name], ALIKE * u.std**-2
+        matrix[k, k] += weight
+        gradient[k] += gap * weight
+        cost += 0.5 * weight * gap**2
     # White balance: a frame's three gains differ by the clip's mean colour, which is white by convention.
     spread = (np.eye(3) - 1 / 3) * BALANCE_STD**-2
     for f in range(frames):
@@ -233,7 +242,8 @@ def _stepped(at: Estimate, system: System, free: tuple[str, ...], damping: float
     step, stopped = np.zeros(len(damped)), np.zeros(len(damped), bool)
     for _ in range(4):
         go = ~stopped
-        step[go] = np.linalg.solve(damped[np.ix_(go, go)], system.gradient[go] - damped[np.ix_(go, stopped)] @ step[stopped])
+        pull = system.gradient[go] - damped[np.ix_(go, stopped)] @ step[stopped]
+        step[go] = np.linalg.solve(damped[np.ix_(go, go)], pull)
         out = np.zeros(len(damped), bool)
         out[:p] = go[:p] & ((step[:p] < least) | (step[:p] > most))
         if not out.any():

