@@ -1,6 +1,7 @@
-"""A better depth model for a new endoscope, from nothing but its videos.
+"""A better depth model for a new endoscope, from nothing but its videos; or from clips with truth; or from both.
 
-    record      each video is reconstructed with the present model: camera, poses, and depth that many views agree on
+    record      each video is reconstructed with the present model: camera, poses, and depth that many views agree on;
+                of a clip with truth, which a renderer has made, all that is known
     split       clips (of a single clip: its last fifth) are held out
     adapt       an adapter learns from the rest; the held-out part chooses the checkpoint
     save        the adapter's folder, for `endorecon reconstruct --adapter`
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from endorecon.reconstruct import Progress
-from endorecon.record import Recorded, record
+from endorecon.record import Recorded, record, record_truth
 from foundation_adapters import curves
 from foundation_adapters.recordings import Recording, split
 from video_io.errors import InputError
@@ -68,6 +69,7 @@ def adapt_videos(
     tensorboard: bool = False,
     progress: Progress = lambda *_: None,
     config: Config | None = None,
+    truth: Sequence[Path] = (),
 ) -> Outcome:
     """Make an adapter of `model` for the endoscope of these recordings.
 
@@ -84,6 +86,8 @@ def adapt_videos(
         tensorboard: write the training's figures for TensorBoard too, as they come; see `curves`.
         progress: called with a stage's name, frames or steps done, and how many there are.
         config: of the training, in place of the usual one; method, rank, minutes and seed are put into it.
+        truth: folders of clips with truth, such as `endorecon simulate --from` writes, whose depth is learnt from with
+            supervision. Beside recordings they never choose the checkpoint: the recordings' held-out part does.
 
     Raises:
         InputError: inputs that nothing can be learnt from, an output that can't be written, or an adapter that is no
@@ -91,21 +95,24 @@ def adapt_videos(
     """
     if minutes <= 0:
         raise InputError(f"{minutes:g} minutes: give a positive time")
-    if not inputs:
+    if not inputs and not truth:
         raise InputError("no recordings: give one or more videos or folders of images")
     out = out.expanduser()
     _check_free(out, overwrite)
-    limit = max_frames or max(LEAST_FRAMES_READ, int(TRACKING_SHARE * minutes * 60 * TRACKING_FPS / len(inputs)))
+    share = TRACKING_SHARE / max(len(inputs), 1)
+    limit = max_frames or max(LEAST_FRAMES_READ, int(share * minutes * 60 * TRACKING_FPS))
     reading = {
         "inputs": [_identity(path.expanduser()) for path in inputs], "camera": str(camera), "model": model,
-        "every": every, "max_frames": limit, "fps": fps,
+        "every": every, "max_frames": limit, "fps": fps, "truth": [_identity(path) for path in truth],
     }  # fmt: skip
     if tensorboard:
         curves.check()
     estimator = _estimator(model, accept_licence)
     work = _work_folder(out, reading)
     recordings, notes, seconds = _record_all(inputs, work, estimator, camera, every, limit, fps, progress)
-    learn, check = split(recordings)
+    known = [_told_apart(record_truth(path, every, max_frames), f"t{n}") for n, path in enumerate(truth)]
+    learn, check = split(recordings or known)
+    learn += known if recordings else []
     from foundation_adapters.adaptation import Config, adapt
     from foundation_adapters.learner import load_base
 
@@ -169,7 +176,7 @@ def _record_all(
             failed.append(f"{path.name} is left out: {table[key]['failed']}")
     rows = [table[str(number)] for number in range(len(inputs))]
     recordings = [Recording.load(work / name) for row in rows for name in row["files"]]
-    if not recordings:
+    if inputs and not recordings:
         raise InputError(f"nothing can be learnt from any of the {len(inputs)} recordings; the first: {failed[0]}")
     notes = [note for row in rows for note in row["notes"]] + failed
     return recordings, notes, sum(row["seconds"] for row in rows)
@@ -180,11 +187,15 @@ def _keep(done: Recorded, work: Path, number: int) -> dict[str, Any]:
     for part, recording in enumerate(done.recordings):
         names.append(f"recording_{number:03d}_{part}.npz")
         try:
-            # Two inputs may have one name, and their clips must be told apart.
-            replace(recording, name=f"{number}:{recording.name}").save(work / names[-1])
+            _told_apart(recording, number).save(work / names[-1])
         except OSError as error:
             raise _unwritable(work, error) from error
     return {"files": names, "notes": done.notes, "seconds": done.seconds}
+
+
+def _told_apart(recording: Recording, number: object) -> Recording:
+    """Two inputs may have one name, and their clips must be told apart."""
+    return replace(recording, name=f"{number}:{recording.name}")
 
 
 def _named(progress: Progress, number: int, inputs: Sequence[Path]) -> Progress:
@@ -294,9 +305,14 @@ def _save(
     from foundation_adapters.learner import NAME
 
     fall = 100 * (1 - adapted.after / adapted.before)
+    what = [
+        f"{len(names)} {kind}"
+        for known, kind in ((False, "recordings without truth"), (True, "rendered clips with it"))
+        if (names := {r.name for r in learn + check if r.known is known})
+    ]
     about = (
-        f"Adapted to {len({r.name for r in learn + check})} recordings ({sum(map(len, learn))} frames) without truth; "
-        f"on {sum(map(len, check))} held-out frames its depth is {fall:.0f} % nearer to their reconstructions "
+        f"Adapted to {' and '.join(what)} ({sum(map(len, learn))} frames); on {sum(map(len, check))} held-out frames "
+        f"its depth is {fall:.0f} % nearer to {'the truth' if check[0].known else 'their reconstructions'} "
         f"({adapted.before:.3f} to {adapted.after:.3f})"
     )
     training = {

@@ -1,9 +1,12 @@
-"""A video to frames that a depth network can be adapted on: poses and depth that many views have agreed on."""
+"""A video to frames that a depth network can be adapted on: poses and depth that many views have agreed on.
+
+Or, of a clip with truth, those that are known.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +26,9 @@ from foundation_adapters.recordings import LEAST_FRAMES, Recording
 from video_io.camera import Camera
 from video_io.camera_files import read_camera
 from video_io.clip import Clip
+from video_io.datasets import open_truth
 from video_io.errors import InputError
+from video_io.frame import Frame
 from video_io.sources import open_source
 
 if TYPE_CHECKING:
@@ -57,21 +62,25 @@ class _Kept:
     pose: list[NDArray[np.float64]] = field(default_factory=list)
 
     def add(self, seen: Observation) -> None:
-        frame = seen.frame
+        self.take(seen.frame, seen.depth, seen.confidence, seen.world_from_cam)
+
+    def take(
+        self, frame: Frame, depth: NDArray[np.float32], sure: NDArray[np.float32], world_from_cam: NDArray[np.float64]
+    ) -> None:
         half = (self.camera.width // 2, self.camera.height // 2)
         z = self.camera.ray_map()[..., 2]
         with np.errstate(invalid="ignore"):
-            distance = np.where((seen.confidence > 0) & (z > 1e-3), seen.depth / z, 0)
+            distance = np.where((sure > 0) & (z > 1e-3), depth / z, 0)
         # Known where all four pixels are.
         known = cv2.resize((distance > 0).astype(np.float32), half, interpolation=cv2.INTER_AREA) > 0.99
         small = cv2.resize(distance.astype(np.float32), half, interpolation=cv2.INTER_AREA)
         small = np.where(known, small, 0).astype(np.float32)
-        confidence = cv2.resize(seen.confidence, half, interpolation=cv2.INTER_AREA)
+        confidence = cv2.resize(sure, half, interpolation=cv2.INTER_AREA)
         self.rgb.append(frame.rgb)
         self.mask.append(frame.use_mask & ~frame.specular_mask)
         self.distance.append(small)
         self.confidence.append(np.where(small > 0, confidence, 0).astype(np.float32))
-        self.pose.append(seen.world_from_cam)
+        self.pose.append(world_from_cam)
 
     def recording(self, name: str) -> Recording:
         return Recording(
@@ -127,6 +136,40 @@ def record(
     if not found:
         raise InputError(f"nothing can be learnt from '{input}': {_why(result, kept)}")
     return Recorded(found, _notes(result, found, input.name), sum(clock.seconds.values()))
+
+
+def record_truth(folder: Path, every: int = 1, max_frames: int | None = None) -> Recording:
+    """The frames of a clip with truth, in any layout that has camera, poses and depth, for learning with supervision.
+
+    Args:
+        folder: of the clip.
+        every, max_frames: which frames; see `open_source`.
+
+    Raises:
+        InputError: no truth, or no camera, poses, depth or pictures in it; fewer than `LEAST_FRAMES` frames.
+    """
+    truth = open_truth(folder)
+    if truth.camera is None or truth.trajectory is None or truth.read_depth is None:
+        raise InputError(
+            f"'{folder}' lacks camera, poses or depth; expected a clip as `endorecon simulate` writes it; or give it "
+            "as a recording, which needs no truth"
+        )
+    source = open_source(folder, every, max_frames)
+    clip = Clip.of(source, truth.camera)
+    assert clip.camera is not None
+    kept = _Kept(clip.camera)
+    x, y, w, h = clip.view.crop
+    for frame in clip.frames():
+        depth = truth.depth(frame.index)
+        assert depth is not None
+        # By the nearest pixel: a mean over an edge would lie in the air.
+        depth = cv2.resize(depth[y : y + h, x : x + w], (frame.width, frame.height), interpolation=cv2.INTER_NEAREST)
+        kept.take(frame, depth, (depth > 0).astype(np.float32), truth.trajectory.world_from_cam[frame.index])
+    if len(kept.rgb) < LEAST_FRAMES:
+        raise InputError(
+            f"'{folder}' has {len(kept.rgb)} frames with truth, {LEAST_FRAMES} are needed; give a longer clip"
+        )
+    return replace(kept.recording(truth.name), known=True)
 
 
 def _trusted(kept: dict[int, _Kept], result: Result, name: str) -> list[Recording]:

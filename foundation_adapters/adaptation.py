@@ -1,4 +1,6 @@
-"""Adapts a depth network to recordings without truth; runs unchanged on a CPU, a GPU or many (accelerate).
+"""Adapts a depth network to recordings without truth, to rendered clips with it, or to both.
+
+It runs unchanged on a CPU, a GPU or many (accelerate).
 
 Every draw follows from the seed and the number of the step, and the number of steps is fixed once it is known how long
 one takes. So a run that is killed and called again gives the weights that it would have given.
@@ -13,7 +15,7 @@ import pickle
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from foundation_adapters.augment import augment_group
 from foundation_adapters.learner import Base, Learner
 from foundation_adapters.material import Material, NDArrayInt, ask
 from foundation_adapters.recordings import Recording
-from foundation_adapters.self_supervision import Group, Weights, group_losses, relative_error
+from foundation_adapters.self_supervision import SUPERVISED, Group, Weights, group_losses, relative_error
 from video_io.errors import InputError
 
 CHECKPOINT, LOG, BROKEN = "checkpoint.pt", "log.csv", "broken_batch.pt"
@@ -45,7 +47,9 @@ class Config:
         method: "gdvlora", "dvlora", "lora", "dora", or "full" for all weights that tell depth.
         rank: of the adapter.
         train_heads: whether the last layer of the depth head learns too.
-        weights: of the losses.
+        weights: of the losses on recordings.
+        known_weights: of the losses on clips with truth: no image has to be compared with another.
+        known_share: of the steps, those on clips with truth, where there are recordings too.
         steps: how many; None for as many as fit into `minutes`, but not more than `most_steps`.
         minutes: of wall-clock time.
         frames: of a group, which is what one step looks at.
@@ -64,6 +68,8 @@ class Config:
     rank: int = 4
     train_heads: bool = True
     weights: Weights = field(default_factory=Weights)
+    known_weights: Weights = SUPERVISED
+    known_share: float = 0.5
     steps: int | None = None
     most_steps: int = 1500
     minutes: float = 10.0
@@ -167,7 +173,7 @@ class _Run:
         self.rate = config.full_learning_rate if config.method == "full" else config.learning_rate
         optimiser = torch.optim.AdamW(self.learner.groups(config.weight_decay), lr=self.rate, betas=(0.9, 0.99))
         self.module, self.optimiser = self.accelerator.prepare(self.learner, optimiser)
-        self.material = Material([r for r in learn if len(r)], self.accelerator.device)
+        self.material = Material([r for r in learn if len(r)], self.accelerator.device, config.known_share)
         self.held_out = Material([r for r in check if len(r)], self.accelerator.device)
         self.average = self.learner.values()
         self.best, self.best_step, self.scores = self.average, 0, []
@@ -216,7 +222,8 @@ class _Run:
         mirror = (bool(rng.random() < 0.5), bool(rng.random() < 0.5))
         with self.accelerator.autocast():
             found = ask(self.module, seen, recording.camera, share, tuple(group.mask.shape[-2:]), mirror)
-        return group_losses(*found, group, self.config.weights)
+        weights = self.config.known_weights if recording.known else self.config.weights
+        return group_losses(*found, group, weights)
 
     def _phases(self) -> tuple[str, int, int | None]:
         """The phase of this step, the step at which it began, and the one at which it ends."""
@@ -303,7 +310,7 @@ class _Run:
         self._rows = []
         if not self.accelerator.is_main_process:
             return
-        path, columns = self.work / LOG, _columns(self.config.weights)
+        path, columns = self.work / LOG, _columns(self.config.weights, self.config.known_weights)
         with _disk(self.work):
             self.log({k: float(v) for k, v in row.items() if k in columns})
             new = not path.exists()
@@ -386,8 +393,8 @@ def held_out_error(learner: nn.Module, material: Material) -> float:
     return float(np.mean(found)) if found else math.nan
 
 
-def _columns(weights: Weights) -> list[str]:
-    on = [name for name, value in asdict(weights).items() if value]
+def _columns(*weights: Weights) -> list[str]:
+    on = [f.name for f in fields(Weights) if any(getattr(w, f.name) for w in weights)]
     return ["step", "seconds", "lr", "held_out", "total", "norm", *on]
 
 

@@ -19,20 +19,31 @@ NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass
 class Material:
-    """Recordings as tensors: images at the size that the losses compare them at, made once."""
+    """Recordings as tensors: images at the size that the losses compare them at, made once.
+
+    Attributes:
+        recordings: what there is.
+        device: where groups go.
+        known_share: of the draws, those from recordings with truth, where there are others too.
+    """
 
     recordings: list[Recording]
     device: torch.device
+    known_share: float = 0.5
     _frames: list[tuple[int, int]] = field(init=False)
+    _kinds: list[list[tuple[int, int]]] = field(init=False)
     _small: dict[int, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._frames = [(r, f) for r, recording in enumerate(self.recordings) for f in range(len(recording))]
+        known = [r.known for r in self.recordings]
+        self._kinds = [[f for f in self._frames if known[f[0]] is kind] for kind in (False, True)]
 
     def draw(self, rng: np.random.Generator, frames: int) -> tuple[Recording, Group, NDArrayInt]:
         """A random frame and up to `frames` - 1 that see the same from elsewhere; others of the recording where there
         are none, from which the run's depth can still be learnt."""
-        number, first = self._frames[rng.integers(len(self._frames))]
+        frames_of = self._kinds[int(rng.random() < self.known_share)] if all(self._kinds) else self._frames
+        number, first = frames_of[rng.integers(len(frames_of))]
         recording = self.recordings[number]
         near = recording.neighbours[first]
         pool = near if len(near) else np.flatnonzero(np.arange(len(recording)) != first)

@@ -1,7 +1,7 @@
 """Frames to adapt from: images of one recording with the camera, poses and depth that were found in them.
 
-Nothing here is truth. Poses and distances are what a reconstruction of the recording has agreed on over many views,
-in a unit of its own.
+Poses and distances are what a reconstruction of the recording has agreed on over many views, in a unit of its own; of a
+rendered clip, `known`, they are exact.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Recording:
         distance: (N, H / 2, W / 2) float32 along the unit rays, in the unit of the poses; 0 where there is none.
         confidence: (N, H / 2, W / 2) float32 in [0, 1]: one half where a standard deviation is a tenth.
         world_from_cam: (N, 4, 4).
+        known: whether poses and distances are the truth, which is learnt from with supervision.
 
     Raises:
         ValueError: arrays that do not fit each other.
@@ -46,6 +47,7 @@ class Recording:
     distance: NDArray[np.float32]
     confidence: NDArray[np.float32]
     world_from_cam: NDArray[np.float64]
+    known: bool = False
 
     def __post_init__(self) -> None:
         n, (h, w) = len(self.rgb), (self.camera.height, self.camera.width)
@@ -90,7 +92,8 @@ class Recording:
         work = path.with_name(f".{path.name}.part")
         with open(work, "wb") as file:
             np.savez(
-                file, told=json.dumps({"name": self.name, "camera": self.camera.to_dict()}), rgb=self.rgb,
+                file, told=json.dumps({"name": self.name, "camera": self.camera.to_dict(), "known": self.known}),
+                rgb=self.rgb,
                 mask=self.mask, distance=self.distance, confidence=self.confidence.astype(np.float16),
                 world_from_cam=self.world_from_cam,
             )  # fmt: skip
@@ -110,7 +113,7 @@ class Recording:
                 told = json.loads(str(held["told"]))
                 return Recording(
                     told["name"], Camera.from_dict(told["camera"]), held["rgb"], held["mask"], held["distance"],
-                    held["confidence"].astype(np.float32), held["world_from_cam"],
+                    held["confidence"].astype(np.float32), held["world_from_cam"], bool(told.get("known", False)),
                 )  # fmt: skip
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} can't be read ({error}): remove it, and it is made again") from error

@@ -57,6 +57,10 @@ class Weights:
         return Weights(**{f.name: 0.0 if f.name in names else getattr(self, f.name) for f in fields(self)})
 
 
+SUPERVISED = Weights().without("photometric", "light", "geometric", "smooth")
+"""Where the distance is the truth."""
+
+
 @dataclass(frozen=True)
 class Group:
     """G frames of one camera.

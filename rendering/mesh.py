@@ -70,6 +70,14 @@ class Mesh:
                 np.add.at(sums, faces[:, corner], crosses)
         return _unit(sums)
 
+    @cached_property
+    def _nearest_tree(self) -> tuple[np.ndarray, ...]:
+        """The triangles (F, 3, 3) and their tree, for `nearest_on`; kept, as paths ask it again and again."""
+        from rendering._nearest import build
+
+        triangles = self.vertices.astype(np.float64)[self.faces]
+        return triangles, *build(triangles)
+
     def _crosses(self) -> Float:
         a, b, c = (self.vertices[self.faces[:, i]].astype(np.float64) for i in range(3))
         return np.cross(b - a, c - a)
@@ -330,15 +338,14 @@ def nearest_on(mesh: Mesh, points: ArrayLike) -> Nearest:
     Raises:
         ValueError: a mesh without faces, or values that are not finite.
     """
-    from rendering._nearest import build, query
+    from rendering._nearest import query
 
     points = np.ascontiguousarray(points, np.float64).reshape(-1, 3)
-    triangles = mesh.vertices.astype(np.float64)[mesh.faces]
-    if len(triangles) == 0:
+    if len(mesh.faces) == 0:
         raise ValueError("distances to a mesh without faces are not defined")
-    if not (np.isfinite(triangles).all() and np.isfinite(points).all()):
+    if not (np.isfinite(mesh.vertices[mesh.faces]).all() and np.isfinite(points).all()):
         raise ValueError("distances need finite vertices and points")
-    face, foot = query(points, triangles, *build(triangles))
+    face, foot = query(points, *mesh._nearest_tree)
     return Nearest(np.linalg.norm(points - foot, axis=1), face, foot)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from endorecon.commands.base import INTERRUPTED, OK, Bars, Count, File, Out, named_input
 from video_io.errors import InputError
+
+Clips = Annotated[tuple[Path, ...], arg(metavar="FOLDER...", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,15 @@ class Adapt:
     """Adapt a depth model to an endoscope, from nothing but its recordings.
 
     Example: endorecon adapt recordings/*.mp4 -o adapters/my_scope
+
+    From clips with truth too (`simulate --from`): endorecon adapt a.mp4 --truth phantoms/a_0 -o adapters/my_scope
     """
 
-    recordings: Positional[tuple[Path, ...]]
+    recordings: Positional[tuple[Path, ...]] = ()
     """Videos, or folders of images, of one endoscope: the camera moves past tissue that is mostly at rest."""
+    truth: Clips = ()
+    """Folders of clips with truth, or folders of such folders, whose depth is learnt from as it is; with recordings or
+    without."""
     out: Out = None
     """Where to write the adapter, for `reconstruct --adapter`; by default adapters/NAME, after the first recording."""
     camera: File = None
@@ -53,11 +60,12 @@ class Adapt:
 
 def run(command: Adapt) -> int:
     """Run the command; returns the exit code."""
-    if not command.recordings:
+    if not command.recordings and not command.truth:
         raise InputError("no recordings: give one or more videos or folders of images")
     given = [named_input(path) for path in command.recordings]
-    out = command.out or Path("adapters") / given[0][1]
+    out = command.out or Path("adapters") / (given[0][1] if given else command.truth[0].resolve().name)
     from endorecon.adapt import adapt_videos
+    from video_io.datasets import clip_folders
 
     try:
         with Bars() as bars:
@@ -77,6 +85,7 @@ def run(command: Adapt) -> int:
                 overwrite=command.overwrite,
                 tensorboard=command.tensorboard,
                 progress=bars,
+                truth=[clip for path in command.truth for clip in clip_folders(path)],
             )
     except KeyboardInterrupt:
         print("endorecon: stopped; the same command goes on from here", file=sys.stderr)
@@ -84,8 +93,9 @@ def run(command: Adapt) -> int:
     for note in made.notes:
         print(f"note: {note}")
     before, after = made.figures["before"], made.figures["after"]
+    other = "their reconstruction" if command.recordings else "the truth"
     print(
-        f"held-out frames: depth differs from their reconstruction by {100 * after:.1f} % with the adapter, "
+        f"held-out frames: depth differs from {other} by {100 * after:.1f} % with the adapter, "
         f"{100 * before:.1f} % without"
     )
     other = "" if command.model == "tiny" else f" --model {command.model}"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from endorecon.commands.base import OK, File, Folder
+from endorecon.commands.base import OK, Bars, File, Folder
+
+Audit = Annotated[Literal["light"] | None, arg(help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Evaluate:
     As papers print it: endorecon evaluate runs/a --truth data/a --protocol af snippet5
 
     Another program's depth maps: endorecon evaluate maps/ --truth data/a --protocol af --disparity
+
+    How much of a model's depth follows light and not shape: endorecon evaluate --audit light --model tiny
     """
 
     run: Positional[tuple[Path, ...]] = ()
@@ -62,12 +67,27 @@ class Evaluate:
     """Write the tables as LaTeX."""
     html: File = None
     """Write a page with plots that needs nothing else."""
+    audit: Audit = None
+    """`light`: show a depth model phantom scenes, or the scene of one RUN that has a lighting, under other light, other
+    paint and other exposure (docs/light_audit.md)."""
+    model: str = "tiny"
+    """Depth model for --audit, as `reconstruct --model` takes it."""
+    adapter: Folder = None
+    """Folder of an adapter for that model."""
+    accept_licence: bool = False
+    """Use weights whose licence forbids commercial use."""
+    places: int = 4
+    """Places that --audit looks at in each scene."""
+    picture: File = None
+    """Write what --audit has seen as a picture, .png or .jpg; by default light_audit_MODEL.png."""
 
 
 def run(command: Evaluate) -> int:
     """Run the command; returns the exit code."""
     if command.ct is not None:
         return _budget(command)
+    if command.audit is not None:
+        return _audit(command)
     from endorecon.evaluate.open import open_cases
     from endorecon.evaluate.predictions import Files
     from endorecon.evaluate.protocols import listing
@@ -106,6 +126,41 @@ def _budget(command: Evaluate) -> int:
     if len(command.run) != 1 or len(command.truth) > 1 or command.ct is None:
         raise InputError(f"--ct was given with {len(command.run)} runs; expected one run and at most one --truth")
     return run(Budget(command.run[0], command.ct, truth=next(iter(command.truth), None), json=command.json))
+
+
+def _audit(command: Evaluate) -> int:
+    from endorecon.evaluate.light_audit import audit
+    from endorecon.evaluate.light_conditions import SCENES, phantom_places
+    from endorecon.evaluate.light_sheet import Sheet, write_sheet
+    from endorecon.run import read_run
+    from foundation_adapters.estimator import load_estimator
+    from video_io.errors import InputError
+
+    if len(command.run) > 1 or command.truth:
+        raise InputError(
+            f"--audit was given with {len(command.run)} runs and {len(command.truth)} truths; expected no run, for "
+            "phantom scenes, or one"
+        )
+    if command.run:
+        from endorecon.evaluate.light_run import run_places
+
+        places, total = run_places(read_run(command.run[0]), command.places), command.places
+    else:
+        places, total = phantom_places(places=command.places), len(SCENES) * command.places
+    estimator, sheet = load_estimator(command.model, command.adapter, command.accept_licence), Sheet()
+    with Bars() as bars:
+        found = audit(places, estimator, progress=bars, total=total, watch=sheet.add)
+    picture = command.picture or Path(f"light_audit_{Path(command.model).name}.png")
+    write_sheet(picture, sheet.picture())
+    if command.csv is not None:
+        _write(command.csv, found.csv())
+    if command.json:
+        import json
+
+        print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+    else:
+        print(found.text() + f"\npicture {picture}")
+    return OK
 
 
 def _write(path: Path, content: str) -> None:

@@ -17,18 +17,16 @@ clip/
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rendering.light import SpotLight
 from rendering.phantom import anatomy as anatomies
+from rendering.phantom.layout import DEPTH_SCALES, ClipFiles, Facts, Video
 from rendering.phantom.material import Material
 from rendering.phantom.motion import NAMES, Motion, MotionName
 from rendering.phantom.motion import motion as make_motion
@@ -38,12 +36,12 @@ from rendering.phantom.vary import field_mask
 from rendering.shade import Response
 from video_io.camera import Camera
 from video_io.errors import InputError
-from video_io.trajectory import Trajectory
+
+__all__ = ["Clip", "ClipFrame", "Video", "prepare", "simulate"]
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-DEPTH_SCALES = (400, 200, 100, 50, 25)
 TRACKS = 500  # points of moving tissue whose way is written
 TERMS = """Rendered by endorecon (`endorecon simulate`) from a procedural anatomy. It shows no patient and no
 scanned object. Public domain (CC0 1.0): use it for anything.
@@ -206,68 +204,26 @@ def simulate(
         InputError: see `prepare`; or the folder can't be used.
     """
     clip = prepare(scene, seed, frames, camera, fps, field_of_view, motion, still)
-    out = _empty_folder(out)
     scale = next((s for s in DEPTH_SCALES if clip.farthest_mm * s < 65535), DEPTH_SCALES[-1])
-    _write_facts(
-        out,
-        clip,
-        scale,
-        {
-            "scene": scene, "seed": seed, "frames": frames, "fps": fps, "field_of_view": field_of_view,
-            "motion": motion, "still": still,
-        },
-        fps,
-    )  # fmt: skip
-    if clip.motion is not None:
-        points, visible = clip.tracks(TRACKS)
-        np.savez_compressed(out / "tracks.npz", points=points.astype(np.float32), visible=visible)
-    folders = ("rgb", "depth", "normals", "albedo") if extras else ("rgb", "depth")
-    for name in folders:
-        (out / name).mkdir()
-    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    with Video(out / "video.mp4", clip.camera.width, clip.camera.height, fps) as video:
+    made_from = {
+        "scene": scene, "seed": seed, "frames": frames, "fps": fps, "field_of_view": field_of_view,
+        "motion": motion, "still": still,
+    }  # fmt: skip
+    anatomy = clip.renderer.anatomy
+    facts = Facts(clip.camera, clip.poses, fps, scale, made_from, TERMS, anatomy.vertices, anatomy.faces)
+    with ClipFiles(out, facts, ("normals", "albedo") if extras else ()) as files:
+        if clip.motion is not None:
+            points, visible = clip.tracks(TRACKS)
+            np.savez_compressed(files.path / "tracks.npz", points=points.astype(np.float32), visible=visible)
         for i, frame in enumerate(clip.frames()):
-            _write(out / f"rgb/{i:04d}.jpg", frame.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-            stored = np.round(frame.depth * scale)
-            _write(out / f"depth/{i:04d}.png", np.where(stored < 65536, stored, 0).astype(np.uint16), fast)
+            further = {}
             if extras:
-                normals = np.round((frame.normals + 1) * 127.5).astype(np.uint8)
-                albedo = np.round(np.clip(frame.albedo, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
-                _write(out / f"normals/{i:04d}.png", normals[..., ::-1], fast)
-                _write(out / f"albedo/{i:04d}.png", albedo[..., ::-1], fast)
-            video.write(frame.rgb)
+                further["normals"] = np.round((frame.normals + 1) * 127.5).astype(np.uint8)
+                further["albedo"] = np.round(np.clip(frame.albedo, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
+            files.add(frame.rgb, frame.depth, **further)
             if progress is not None:
                 progress(i + 1)
-    return out
-
-
-class Video:
-    """Writes frames as H.264 without B-frames (so that frames come out in the order of their times)."""
-
-    def __init__(self, path: Path, width: int, height: int, fps: float, crf: int = 18) -> None:
-        import av
-
-        self._frame = av.VideoFrame
-        self._container = av.open(str(path), "w")
-        self._tick = 1 / Fraction(fps).limit_denominator(1001)
-        self._stream = self._container.add_stream("libx264", rate=1 / self._tick)
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        # One thread, so that the same frames give the same file.
-        self._stream.options = {"crf": str(crf), "preset": "fast", "bf": "0", "threads": "1"}
-
-    def __enter__(self) -> Video:
-        return self
-
-    def write(self, rgb: NDArray[np.uint8], number: int | None = None) -> None:
-        """Add a frame (H, W, 3) uint8; `number`, which must rise, leaves room for frames that are missing."""
-        frame = self._frame.from_ndarray(rgb, format="rgb24")
-        if number is not None:
-            frame.pts, frame.time_base = number, self._tick
-        self._container.mux(self._stream.encode(frame))
-
-    def __exit__(self, *_: object) -> None:
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+    return files.path
 
 
 def _clear_path(
@@ -327,34 +283,3 @@ def _usual_look(rng: np.random.Generator, anatomy: Anatomy) -> Look:
     side = min(2.0, 0.15 * anatomy.scale_mm)
     lights = tuple(SpotLight((x, 0.0, 0.0), exponent=1.0, cutoff_rad=float(np.radians(110))) for x in (-side, side))
     return Look(materials, lights, int(rng.integers(1 << 24)))
-
-
-def _empty_folder(out: Path) -> Path:
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"'{out}' is there already; give a folder that is empty or does not exist")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"'{out}' can't be made ({error.strerror}); give a folder that can be written to") from error
-    return out
-
-
-def _write_facts(out: Path, clip: Clip, depth_scale: int, made_from: dict[str, object], fps: float) -> None:
-    import trimesh
-
-    times = np.round(np.arange(len(clip.poses)) * 1e9 / fps).astype(np.int64)
-    Trajectory(times, clip.poses).write_tum(out / "poses.txt")
-    (out / "intrinsics.json").write_text(
-        json.dumps({**clip.camera.to_dict(), "depth_scale": depth_scale}, indent=1) + "\n"
-    )
-    (out / "phantom.json").write_text(json.dumps(made_from, indent=1) + "\n")
-    (out / "terms.txt").write_text(TERMS)
-    anatomy = clip.renderer.anatomy
-    mesh = trimesh.Trimesh(anatomy.vertices, anatomy.faces, process=False)
-    (out / "mesh.ply").write_bytes(mesh.export(file_type="ply", vertex_normal=False))
-
-
-def _write(path: Path, image: NDArray[np.generic], options: list[int]) -> None:
-    if not cv2.imwrite(str(path), image, options):
-        raise InputError(f"'{path}' can't be written; is the disk full?")

@@ -82,6 +82,34 @@ def test_what_is_trusted_of_a_recording(phantom: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_supervised_by_clips_with_truth(phantom: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+    made = adapt_videos([], tmp_path / "known", config=QUICK, truth=[phantom], progress=lambda s, *_: stages.append(s))
+    assert set(stages) == {"adapting"}  # nothing is reconstructed
+    card = read_card(made.folder)
+    assert "1 rendered clips with it (19 frames)" in card.about and "nearer to the truth" in card.about
+    assert card.training["recordings"] == card.training["held_out"] == ["clip"]
+    assert made.figures["after"] < made.figures["before"]
+    rows = (made.folder / "training_log.csv").read_text().splitlines()
+    at = rows[0].split(",").index("photometric")
+    assert rows[0].startswith("step") and all(row.split(",")[at] == "" for row in rows[1:])
+
+
+def test_a_recording_and_clips_with_truth_together(phantom: Path, tmp_path: Path) -> None:
+    made = adapt_videos(
+        [phantom / "video.mp4"], tmp_path / "both", camera=phantom / "intrinsics.json", config=QUICK, truth=[phantom]
+    )
+    card = read_card(made.folder)
+    assert "1 recordings without truth and 1 rendered clips with it" in card.about
+    assert "nearer to their reconstructions" in card.about
+    assert card.training["recordings"] == ["clip", "video.mp4"] and card.training["held_out"] == ["video.mp4"]
+
+
+def test_truth_that_is_none_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["adapt", "--truth", str(tmp_path), "-o", str(tmp_path / "scope")]) == 2
+    assert "nor a folder in it holds ground truth" in capsys.readouterr().err
+
+
 def pictures_of(kind: str) -> list[np.ndarray]:
     rng = np.random.default_rng(3)
     texture = rng.integers(40, 200, (64, 96, 3), dtype=np.uint8)

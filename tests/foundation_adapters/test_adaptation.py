@@ -348,3 +348,29 @@ def test_two_processes_learn_one_adapter(tmp_path: Path) -> None:
     first, second = ((tmp_path / f"rank_{rank}").read_text().split() for rank in (0, 1))
     assert first == second
     assert first[:2] == ["2", "16"]
+
+
+def test_half_of_the_steps_are_on_clips_with_truth() -> None:
+    """Though these are many more frames; and with one kind alone every draw is from it."""
+    few, many = made(frames=6), replace(made(frames=30, name="known"), known=True)
+    material = Material([few, many], torch.device("cpu"), 0.5)
+    drawn = [material.draw(np.random.default_rng(i), 3)[0].known for i in range(200)]
+    assert 80 <= sum(drawn) <= 120  # of 200, three standard deviations of a fair coin: 21
+    assert all(Material([many], torch.device("cpu")).draw(np.random.default_rng(i), 3)[0].known for i in range(5))
+
+
+def test_what_is_known_stays_known_on_disk(tmp_path: Path) -> None:
+    replace(made(frames=4), known=True).save(tmp_path / "a.npz")
+    made(frames=4).save(tmp_path / "b.npz")
+    assert Recording.load(tmp_path / "a.npz").known and not Recording.load(tmp_path / "b.npz").known
+
+
+def test_clips_with_truth_are_learnt_from_by_their_depth_alone(tmp_path: Path) -> None:
+    learn, check = split([replace(made(frames=14), known=True)])
+    seen = {}
+    adapted = adapt(load_base("tiny"), learn, check, tmp_path, replace(QUICK, steps=30, average=0.8))
+    for row in csv.DictReader((tmp_path / LOG).open()):
+        seen |= {name: value for name, value in row.items() if value}
+    assert {"distill", "gradient", "spread", "scale"} <= set(seen)
+    assert not {"photometric", "light", "geometric", "smooth"} & set(seen)
+    assert adapted.after < 0.85 * adapted.before

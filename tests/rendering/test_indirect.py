@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rendering.bounce import BOUNCES, cosine_directions, traced_irradiance
 from rendering.light import SpotLight, pack_lights
 from rendering.phantom import anatomy as anatomies
-from rendering.phantom.indirect import _BOUNCES, _traced, cosine_directions
 from rendering.phantom.material import Material, mean_albedo
 from rendering.phantom.paths import OrbitPath
 from rendering.phantom.render import Look, Renderer
@@ -60,7 +60,7 @@ def slow_irradiance(renderer: Renderer, point: np.ndarray, normal: np.ndarray, l
 
     for _ in range(paths):
         origin, n, weight = point + lift * normal, normal, np.ones(3)
-        for bounce in range(_BOUNCES):
+        for bounce in range(BOUNCES):
             way = np.array([2.0, 0, 0])
             while not 0 < way @ way <= 1:
                 way = rng.uniform(-1, 1, 3)
@@ -77,7 +77,7 @@ def slow_irradiance(renderer: Renderer, point: np.ndarray, normal: np.ndarray, l
             face, t = first(origin, to_light / far)
             if face < 0 or t > 0.999 * far:
                 e = max(n @ to_light, 0) / far**3 * np.asarray(light.intensity)
-                total += weight * e / (1 - albedo[0] if bounce == _BOUNCES - 1 else 1)
+                total += weight * e / (1 - albedo[0] if bounce == BOUNCES - 1 else 1)
     return total / paths
 
 
@@ -89,12 +89,12 @@ def test_paths_agree_with_plain_path_tracing() -> None:
     origin = pose[:3, 3].astype(np.float32)
     rays = np.ascontiguousarray(camera.ray_map()[[8, 24], [30, 10]] @ pose[:3, :3].T.astype(np.float32))
     _, points, normals, _, _ = renderer._cast(origin, rays)
-    albedo = mean_albedo((PLAIN,))
+    albedo, a = mean_albedo((PLAIN,)), renderer.anatomy
     fast = np.mean(
         [
-            _traced(
-                renderer._scene, renderer.anatomy, points, normals, pack_lights((light,), np.eye(4)), albedo,
-                np.random.default_rng(seed),
+            traced_irradiance(
+                renderer._scene, a.vertices, a.faces, a.face_part, np.float32(1e-4 * a.scale_mm), points, normals,
+                pack_lights((light,), np.eye(4)), albedo, np.random.default_rng(seed),
             )
             for seed in range(100)
         ],

@@ -9,7 +9,7 @@ from pathlib import Path
 from video_io.datasets.base import Truth
 from video_io.errors import InputError
 
-__all__ = ["Truth", "layout_of", "layouts", "open_truth"]
+__all__ = ["Truth", "clip_folders", "layout_of", "layouts", "open_truth"]
 
 
 def layouts() -> list[str]:
@@ -47,6 +47,23 @@ def open_truth(folder: str | Path) -> Truth:
     # What a loader did not foresee in a file is still the file's fault.
     except (ValueError, OSError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"the ground truth in '{folder}' can't be used: {error}") from error
+
+
+def clip_folders(folder: str | Path) -> list[Path]:
+    """The folder itself, where it holds truth; else those in it that do.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"the folder of ground truth '{folder}' does not exist; give the folder of a clip")
+    if layout_of(folder) is not None:
+        return [folder]
+    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and layout_of(path) is not None]
+    if not found:
+        raise InputError(f"neither '{folder}' nor a folder in it holds ground truth; give the folder of a clip")
+    return found
 
 
 def _below(folder: Path) -> str:

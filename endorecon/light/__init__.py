@@ -1,0 +1,1 @@
+"""The endoscope's light, its camera's response and the tissue's material, estimated from a run."""

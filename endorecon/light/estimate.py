@@ -1,0 +1,282 @@
+"""From a run to its light: gather evidence, fit light and response, trace light between surfaces, paint the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endorecon.light.evidence import POINTS, Evidence, Sight
+from endorecon.lighting import Lighting
+from endorecon.run import Run
+from rendering.mesh import Mesh, read_mesh
+from video_io.errors import InputError
+
+if TYPE_CHECKING:
+    from endorecon.light.model import Estimate, Parts
+    from endorecon.light.solver import Data
+    from rendering.bounce import Bounces
+
+Float = NDArray[np.float64]
+Progress = Callable[[str, int, int | None], None]
+
+FRAMES = 30
+"""Most frames that are looked at."""
+SMOOTHING = 4
+"""Rounds of averaging that a fused mesh's normals go through: marching cubes leave steps."""
+LIGHT = ("log_gamma", "shoulder", "vignette", "exponent", "tilt_x", "tilt_y", "x", "y", "z")
+ROUNDS = 2
+"""How often light between surfaces is traced anew, from the albedo that was found with it."""
+STEPS = 10
+ROUGHNESSES = (0.15, 0.22, 0.32, 0.45)
+FILM_GAIN = 200.0
+"""How much the robust cost has to fall for a highlight to be believed."""
+PAIR_HALF, PAIR_GAIN = 0.06, 400.0
+"""Where a second source is looked for, in median distances; and how much the cost has to fall for it to be believed."""
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The fit by physics, and what else was tried to learn what can be told apart.
+
+    Attributes:
+        evidence: what was fitted.
+        best: with the fall-off of physics.
+        joint: fall-off and gamma both free.
+        falloff: the fall-off free, gamma that of displays.
+        scale: absolute albedo over that of `best`.
+        scale_std: of its log; infinite where it is by convention.
+        tracer: of light between surfaces; None where it is not in the model.
+        rms: of `best`: relative difference of displayed values.
+        flat_rms: the same of a scene that is evenly lit by something else.
+        parts: what the model of `best` has.
+    """
+
+    evidence: Evidence
+    best: Estimate
+    joint: Estimate
+    falloff: Estimate
+    scale: float
+    scale_std: float
+    tracer: Bounces | None
+    rms: float
+    flat_rms: float
+    parts: Parts
+
+
+def estimate_lighting(
+    run: Run, input: Path | None = None, bounces: bool = True, progress: Progress = lambda *_: None
+) -> Lighting:
+    """The light, the response and the material of a run; nothing is saved.
+
+    Args:
+        run: a run with mesh and trajectory.
+        input: where the pictures are now; None: where they were.
+        bounces: whether light that surfaces throw at each other is part of the model.
+        progress: told a stage's name, how far it is and how far it goes.
+
+    Raises:
+        InputError: the run has no surface or pictures, or its pictures don't show a light that moves with the camera.
+    """
+    from endorecon.run_frames import run_clip, run_frames
+
+    if run.mesh_path is None or not len(run.trajectory) or run.camera is None:
+        raise InputError(f"the run in '{run.path}' has no mesh or no trajectory; reconstruct it to the end first")
+    mesh = read_mesh(run.mesh_path)
+    clip = run_clip(run, input)
+    poses = frame_poses(run)
+    chosen = [sorted(poses)[i] for i in _spread(len(poses), FRAMES)]
+    sights = []
+    for frame in run_frames(clip, chosen):
+        sights.append(Sight(frame, poses[frame.index]))
+        progress("reading", len(sights), len(chosen))
+    return estimate(mesh, sights, smooth_normals(mesh, SMOOTHING), run.unit, bounces, progress)
+
+
+def estimate(
+    mesh: Mesh, sights: Sequence[Sight], normals: Float | None = None, unit: str = "mm", bounces: bool = True,
+    progress: Progress = lambda *_: None, points: int = POINTS,
+) -> Lighting:  # fmt: skip
+    """The same from a mesh and frames with poses.
+
+    Args:
+        normals: (V, 3) of the mesh's vertices, by default its own.
+        points: of the surface that light and response are fitted to.
+    """
+    from endorecon.light.doubts import check_fits, check_sights
+    from endorecon.light.evidence import gather
+    from endorecon.light.material import painted
+
+    check_sights(mesh, sights)
+    normals = mesh.vertex_normals if normals is None else normals
+    progress("evidence", 0, 1)
+    evidence = gather(mesh, normals, sights, points)
+    fits = fit_light(mesh, evidence, bounces, progress)
+    told = check_fits(fits)
+    return painted(mesh, normals, sights, fits, told, unit, progress)
+
+
+def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Progress = lambda *_: None) -> Fits:
+    """Fit light, response, exposures and the points' albedo to the evidence."""
+    from endorecon.light import between, model, solver
+    from rendering.bounce import Bounces
+
+    unit = float(np.median(evidence.distance))
+    data = solver.Data.of(evidence, unit)
+    at = begin(data, unit)
+    flat, parts, scale = flat_rms(data, at), model.Parts(), 1.0
+    traced, tracer, free = None, None, LIGHT
+    # Dark colours have met few walls: what pale ones have collected between walls is the less certain part.
+    dark = [int(c) for c in np.argsort(at.log_albedo.mean(0))]
+    for number in range(ROUNDS if bounces else 1):
+        progress("light", number, ROUNDS)
+        if bounces:
+            tracer = tracer or Bounces(mesh, np.zeros((len(mesh.vertices), 3)))
+            scale = scale * np.exp(at.values["log_scale"]) if number else between.usual_scale(np.exp(at.log_albedo))
+            tracer.paint(between.over_mesh(mesh, evidence, scale * np.exp(at.log_albedo)))
+            traced = between.traced(tracer, evidence, at.lamp(), number)
+            at, free = at.with_values(log_scale=0.0), (*LIGHT, "log_scale")
+
+        def data(highlights: bool, count: int = 2 if bounces else 3) -> Data:
+            return solver.Data.of(evidence, unit, traced, highlights, dark[:count])  # noqa: B023
+
+        if number == 0:
+            # The lamp's place first: a response that is fitted without it takes its part, and does not give it back.
+            at = solver.fit(data(False), at, LIGHT[2:], steps=8)
+            at = solver.fit(data(False), at, free, steps=6)
+            at, parts = with_film(data(True), at, free)
+        else:
+            free = (*free, *model.FILM) if parts.film else free
+            at = solver.fit(data(parts.film), at, free, parts, steps=STEPS)
+        if bounces:
+            at = settled(data(parts.film, 3), at, parts)
+    wet = parts.film
+    at, parts = with_pair(data(wet), at, parts)
+    scale, scale_std = scale * float(np.exp(at.values["log_scale"])), at.std("log_scale") if bounces else np.inf
+    progress("light", ROUNDS, ROUNDS)
+    joint = solver.fit(data(wet), at, (*at.free, "falloff"), parts, steps=STEPS)
+    known = at.with_values(log_gamma=model.UNKNOWNS["log_gamma"].mean)
+    other = tuple(n for n in (*at.free, "falloff") if n != "log_gamma")
+    falloff = solver.fit(data(wet), known, other, parts, steps=STEPS)
+    at = settled(data(wet, 3), at, parts)
+    rms = solver.residual_rms(data(wet), at, parts)
+    return Fits(evidence, at, joint, falloff, scale, scale_std, tracer, rms, flat, parts)
+
+
+def settled(data: Data, at: Estimate, parts: Parts) -> Estimate:
+    """The estimate with albedos and gains of all colours fitted, light and response left as they are."""
+    from endorecon.light import solver
+
+    found = solver.fit(data, at, (), parts, steps=8)
+    return replace(at, log_albedo=found.log_albedo, log_gain=found.log_gain)
+
+
+def begin(data: Data, unit: float) -> Estimate:
+    """Beliefs, with gains and albedos that fit them: log radiance less log irradiance, averaged in turn."""
+    import torch
+
+    from endorecon.light import model
+
+    values = model.start()
+    theta = torch.tensor([values[n] for n in model.NAMES], dtype=torch.float32)
+    with torch.no_grad():
+        bright, _ = model.lit(theta, data.seen, torch.ones_like(data.value), model.Parts())
+        linear = model.response(theta).linear(data.value, 1.0, data.seen.uv)
+        log = torch.log(linear.clamp_min(1e-5)) - torch.log(bright.clamp_min(1e-6))
+    return model.Estimate(values, *averaged(data, log.numpy().astype(float)), unit)
+
+
+def averaged(data: Data, log: Float) -> tuple[Float, Float]:
+    """Log albedos (M, 3) and log gains (F, 3) whose sums fit log (K, 3), white gains of mean 0."""
+    point, frame, use = data.seen.point.numpy(), data.seen.frame.numpy(), data.use.numpy()
+    points, frames = data.seen.counts
+    gain, rho = np.zeros((frames, 3)), np.zeros((points, 3))
+
+    def mean(of: Float, cell: NDArray[np.int64], count: int) -> Float:
+        sums = [(np.bincount(cell, use[:, c] * of[:, c], count), np.bincount(cell, use[:, c], count)) for c in range(3)]
+        return np.stack([total / np.maximum(weight, 1e-3) for total, weight in sums], 1)
+
+    for _ in range(12):
+        rho = mean(log - gain[frame], point, points)
+        gain = np.repeat(mean(log - rho[point], frame, frames).mean(1, keepdims=True), 3, 1)
+        gain -= gain.mean()
+    return rho, gain
+
+
+def flat_rms(data: Data, at: Estimate) -> float:
+    """`residual_rms` of a scene that something else lights: a point is as bright from everywhere, but for exposure."""
+    import torch
+
+    from endorecon.light import solver
+    from endorecon.light.model import Parts
+
+    ahead = torch.zeros_like(data.seen.points) + torch.tensor([0.0, 0.0, 1.0])
+    still = replace(data, seen=replace(data.seen, points=ahead, normals=-ahead))
+    known = at.with_values(exponent=0.0, shoulder=0.0, vignette=0.0)
+    log = np.exp(at.values["log_gamma"]) * np.log(data.value.numpy().astype(float).clip(1e-3, 1)) + np.log(np.pi)
+    rho, gain = averaged(data, log)
+    found = solver.fit(still, replace(known, log_albedo=rho, log_gain=gain), (), steps=8)
+    return solver.residual_rms(still, found, Parts())
+
+
+def with_film(data: Data, at: Estimate, free: tuple[str, ...]) -> tuple[Estimate, Parts]:
+    """The estimate with the highlight in the model, begun at the best of several roughnesses, and the parts of the
+    model: the film if it shows."""
+    from endorecon.light import model, solver
+
+    wet = model.Parts(film=True)
+    begun = [at.with_values(log_roughness=np.log(r)) for r in ROUGHNESSES]
+    tried = [solver.fit(data, b, ("log_film",), wet, steps=5) for b in begun]
+    costs = [solver.cost(data, t, wet) for t in tried]
+    dry = solver.fit(data, at, (), model.Parts(), steps=5)
+    if min(costs) > solver.cost(data, dry, model.Parts()) - FILM_GAIN:
+        return replace(at, free=free), model.Parts()
+    return solver.fit(data, tried[int(np.argmin(costs))], (*free, *model.FILM), wet, steps=STEPS), wet
+
+
+def with_pair(data: Data, at: Estimate, parts: Parts) -> tuple[Estimate, Parts]:
+    """The estimate with two sources to both sides of a middle, if that explains the clip clearly better than one."""
+    from endorecon.light import model, solver
+
+    both = replace(parts, pair=True)
+    begun = [at.with_values(half_x=x, half_y=y) for x, y in ((PAIR_HALF, 0.0), (0.0, PAIR_HALF))]
+    tried = [solver.fit(data, b, model.PAIR, both, steps=5) for b in begun]
+    costs = [solver.cost(data, t, both) for t in tried]
+    if min(costs) > solver.cost(data, at, parts) - PAIR_GAIN:
+        return at, parts
+    return solver.fit(data, tried[int(np.argmin(costs))], (*at.free, *model.PAIR), both, steps=STEPS), both
+
+
+def smooth_normals(mesh: Mesh, rounds: int) -> Float:
+    """(V, 3): the vertices' normals, averaged with their neighbours' so many times."""
+    from scipy.sparse import coo_matrix, diags
+
+    normals, n = mesh.vertex_normals, len(mesh.vertices)
+    edges = np.concatenate([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]])
+    both = np.concatenate([edges, edges[:, ::-1]])
+    near = coo_matrix((np.ones(len(both)), (both[:, 0], both[:, 1])), (n, n)).tocsr()
+    near.data[:] = 1
+    step = diags(1 / (np.asarray(near.sum(1)).ravel() + 1)) @ (near + diags(np.ones(n)))
+    for _ in range(rounds):
+        normals = step @ normals
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+    return normals
+
+
+def frame_poses(run: Run) -> dict[int, Float]:
+    """Poses of the frames in the trajectory, by index."""
+    times = run.trajectory.times_ns
+    found = {}
+    for row in run.rows:
+        at = int(np.argmin(np.abs(times - row.time_ns)))
+        if row.status == "tracked" and abs(int(times[at]) - row.time_ns) < 1_000_000:
+            found[row.index] = run.trajectory.world_from_cam[at]
+    return found
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)) if count else np.zeros(0, int)

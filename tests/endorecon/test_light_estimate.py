@@ -1,0 +1,146 @@
+"""Light, response and material, found again in frames that were rendered by known ones; and clips that tell nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from endorecon.light.estimate import Fits, estimate, fit_light, smooth_normals
+from endorecon.light.evidence import Sight, gather
+from endorecon.lighting import Lamp, Lighting, LitScene
+from rendering.mesh import Mesh
+from video_io.camera import Camera
+from video_io.errors import InputError
+from video_io.frame import Frame
+
+CAMERA = Camera.from_fov(96, 80, math.radians(80))
+LAMP = Lamp.single((1.2, -0.8, -0.3), (0.08, -0.05, 0.9955), exponent=1.4, intensity=(400.0, 400.0, 400.0))
+
+
+@cache
+def folds() -> Mesh:
+    """A height field with folds, 12 to 25 mm before the camera."""
+    n = 61
+    x, y = np.meshgrid(np.linspace(-25, 25, n), np.linspace(-25, 25, n))
+    z = 20 + 3 * np.sin(x / 3.1) * np.cos(y / 3.7) + 0.008 * (x**2 - y**2)
+    at = np.arange(n * n).reshape(n, n)
+    a, b, c, d = at[:-1, :-1].ravel(), at[:-1, 1:].ravel(), at[1:, 1:].ravel(), at[1:, :-1].ravel()
+    faces = np.concatenate([np.stack([a, c, b], 1), np.stack([a, d, c], 1)])
+    return Mesh(np.stack([x, y, z], -1).reshape(-1, 3).astype(np.float32), faces.astype(np.int32))
+
+
+@cache
+def truth(film: float = 0.6) -> Lighting:
+    mesh = folds()
+    x, y, _ = mesh.vertices.T.astype(float)
+    pattern = 0.5 + 0.3 * np.sin(x / 2.2) * np.sin(y / 1.7)
+    n = len(mesh.vertices)
+    return Lighting(
+        LAMP, 2.2, 0.3, 0.1, np.arange(10), np.geomspace(1.0, 1.6, 10), np.ones((10, 3)),
+        (pattern[:, None] * [0.9, 0.5, 0.4]).astype(np.float32), np.full(n, 0.3, np.float32),
+        np.full(n, film, np.float32), np.ones(n, np.float32),
+    )  # fmt: skip
+
+
+def poses() -> list[np.ndarray]:
+    """A camera that goes ahead, to the side and turns."""
+    made = []
+    for t in np.linspace(0, 1, 10):
+        pose = np.eye(4)
+        a, b = 0.25 * math.sin(5 * t), 0.2 * math.cos(4 * t)
+        turn = np.array([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
+        tip = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
+        pose[:3, :3] = turn @ tip
+        pose[:3, 3] = [4 * math.sin(6 * t), 3 * math.cos(5 * t) - 3, 7 * t - 3]
+        made.append(pose)
+    return made
+
+
+@cache
+def sights(film: float = 0.6) -> tuple[Sight, ...]:
+    scene, made = LitScene(truth(film), folds()), []
+    for number, pose in enumerate(poses()):
+        rgb = scene.view(CAMERA, pose, frame=number).rgb
+        made.append(Sight(replace(Frame.of(rgb, number), camera=CAMERA), pose))
+    return tuple(made)
+
+
+@cache
+def fits() -> Fits:
+    mesh = folds()
+    return fit_light(mesh, gather(mesh, mesh.vertex_normals, sights(), 500), bounces=False)
+
+
+def test_the_light_is_found_again() -> None:
+    best = fits().best
+    lamp = best.lamp()
+    assert len(lamp.position) == 1
+    assert lamp.position[0] == pytest.approx(LAMP.position[0], abs=0.4)
+    assert fits().joint.values["falloff"] == pytest.approx(2.0, abs=0.08)
+    assert fits().falloff.values["falloff"] == pytest.approx(2.0, abs=0.08)
+    assert best.std("x") < 0.1
+
+
+def test_the_response_is_found_again() -> None:
+    import torch
+
+    best, x = fits().best, torch.linspace(0.02, 1, 50)
+    found = replace(truth(), gamma=float(np.exp(best.values["log_gamma"])), shoulder=best.values["shoulder"]).response()
+    shown = truth().response().displayed(x, 1.0)
+    gaps = [float((found.displayed(s * x, 1.0) - shown).abs().max()) for s in np.geomspace(0.7, 1.4, 60)]
+    assert min(gaps) < 0.03
+
+
+def test_albedo_and_roughness_are_found_again() -> None:
+    mesh = folds()
+    found = estimate(mesh, sights(), bounces=False, points=500)
+    seen = found.observed > np.median(found.observed)
+    ratio = (found.albedo / truth().albedo)[seen]
+    assert np.median(np.abs(ratio / np.median(ratio) - 1)) < 0.04
+    assert np.median(found.roughness) == pytest.approx(0.3, abs=0.1)  # the blur of a coarse image widens it
+    assert "roughness" in found.observable and "albedo's scale" in found.fixed
+    assert found.exposure / found.exposure[0] == pytest.approx(truth().exposure, rel=0.03)
+
+
+@pytest.mark.slow
+def test_what_there_is_no_highlight_for_is_said() -> None:
+    found = estimate(folds(), sights(0.0), bounces=False, points=300)
+    assert not found.specular.any() and "roughness" in found.fixed
+    assert any("no highlights" in sentence for sentence in found.warnings)
+
+
+def test_frames_that_tell_nothing_are_refused() -> None:
+    mesh, seen = folds(), list(sights())
+    with pytest.raises(InputError, match="in 1 frame: expected at least 3"):
+        estimate(mesh, seen[:1])
+    for level, said in ((0, "are black; expected a lit picture"), (255, "are clipped to white")):
+        plain = [replace(s, frame=replace(s.frame, rgb=np.full_like(s.frame.rgb, level))) for s in seen]
+        with pytest.raises(InputError, match=said):
+            estimate(mesh, plain)
+    with pytest.raises(InputError, match="mesh is empty"):
+        estimate(mesh.with_faces(np.zeros(len(mesh.faces), bool)), seen)
+
+
+@pytest.mark.slow
+def test_another_lamp_is_recognised() -> None:
+    """The room is lit evenly: what is near is no brighter than what is far."""
+    scene, made = LitScene(truth(0.0), folds()), []
+    for number, pose in enumerate(poses()):
+        albedo = scene.view(CAMERA, pose).albedo
+        rgb = (255 * np.clip(albedo * 0.8, 0, 1) ** (1 / 2.2) + 0.5).astype(np.uint8)
+        made.append(Sight(replace(Frame.of(rgb, number), camera=CAMERA), pose))
+    with pytest.raises(InputError, match="brightness does not fall with the distance"):
+        estimate(folds(), made, bounces=False, points=300)
+
+
+def test_normals_are_smoothed_over_neighbours() -> None:
+    """A plane with steps, as marching cubes leave them."""
+    mesh, rng = folds(), np.random.default_rng(0)
+    bumpy = mesh.vertices * [1, 1, 0] + rng.normal(0, 0.05, mesh.vertices.shape)
+    found = [smooth_normals(replace(mesh, vertices=bumpy), rounds)[:, 2] for rounds in (0, 4)]
+    before, after = (np.degrees(np.arccos(np.abs(z))) for z in found)
+    assert np.median(after) < 0.5 * np.median(before)
