@@ -13,6 +13,8 @@ import numpy as np
 from endorecon.reconstruct import Result, spoiled
 from endorecon.run import FrameRow
 from endorecon.tracking.calibrate import SURER
+from endorecon.tracking.clues import Clues
+from endorecon.tracking.motion import poor_motion
 from endorecon.tracking.refine import FocalPrior
 from endorecon.tracking.verdict import explain
 from video_io.clip import Clip
@@ -21,6 +23,8 @@ from video_io.frame import Frame
 from video_io.sources.base import Source
 
 BRIEF = 5  # frames
+# A given focal length is doubted where its log is off by more, and by so many standard deviations.
+FOCAL_OFF, FOCAL_STDS = 0.12, 3.0
 LEAST_FROZEN = 3  # repetitions in a row that are a frozen picture
 
 
@@ -66,14 +70,28 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
             f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
             "distortion); for measurements give --camera"
         )
+    elif words := calibration_doubt(result.verdicts[result.main].clues):
+        found.append(words)
     found += faults(rows)
     found += trust(result)
-    if _still(result):
-        found.append("the camera hardly moved: depth and shape rest on the depth model alone, not on parallax")
+    if words := _motion(result):
+        found.append(words)
     found += result.scene_warnings
     if result.interrupted:
         found.append(f"the run was stopped after {len(rows)} frames")
     return found
+
+
+def calibration_doubt(clues: Clues | None) -> str:
+    """That the motion contradicts the given focal length; empty where it does not."""
+    if clues is None or not abs(clues.focal_off) > max(FOCAL_OFF, FOCAL_STDS * clues.focal_std):
+        return ""
+    factor, spread = np.exp(clues.focal_off), 100 * clues.focal_std
+    return (
+        f"the calibration does not fit the motion in the images, which suits a focal length {factor:.2f} times the "
+        f"given one (give or take {spread:.1g} %): is it of this endoscope, at this zoom and image size? Correct it, "
+        "or leave out --camera"
+    )
 
 
 def faults(rows: Sequence[FrameRow], most: int = 12) -> list[str]:
@@ -149,7 +167,7 @@ def trust(result: Result, most: int = 6) -> list[str]:
     """What the verdict on the main segment says, in words; at most `most` stretches of frames are named."""
     verdict, unsure = result.verdicts[result.main], spoiled(result.rows)
     if verdict.grade in ("green", ""):
-        found = []
+        found: list[str] = []
     elif np.isfinite(verdict.path_percent):
         low, high = verdict.interval_percent
         found = [
@@ -158,20 +176,20 @@ def trust(result: Result, most: int = 6) -> list[str]:
         ]
     else:
         found = ["verdict red: too few frames, or too little motion, to tell how good the poses are"]
+    found += verdict.doubts
     # What is wrong with the pictures is said already.
     sound = (row for n, row in enumerate(result.rows) if not row.reason and n not in unsure)
     rows = [row for row in sound if row.grade and row.segment == result.main]
-    named = found or any(row.grade == "red" for row in rows)
+    named = bool(found) or any(row.grade == "red" for row in rows)
     parts = explain([(row.index, row.grade, row.figures) for row in rows]) if named else []
     more = [f"... and {len(parts) - most} more stretches (frames.csv)"] if len(parts) > most else []
     return found + parts[:most] + more
 
 
-def _still(result: Result) -> bool:
-    """Whether the path's extent is less than two per cent of the depth of what was seen."""
+def _motion(result: Result) -> str:
+    """What the path does not show; of poses that were given as well."""
     centres = result.trajectory.centres
-    if result.mesh is None or len(centres) < 2 or not len(result.mesh.vertices):
-        return len(centres) < 2
-    extent = np.linalg.norm(np.ptp(centres, axis=0))
-    far = np.median(np.linalg.norm(result.mesh.vertices - centres.mean(0), axis=1))
-    return bool(extent < 0.02 * far)
+    if result.mesh is None or not len(centres) or not len(result.mesh.vertices):
+        return poor_motion(result.trajectory.world_from_cam, 0.0) if len(centres) < 2 else ""
+    far = float(np.median(np.linalg.norm(result.mesh.vertices - centres.mean(0), axis=1)))
+    return poor_motion(result.trajectory.world_from_cam, far)
