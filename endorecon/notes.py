@@ -12,11 +12,11 @@ import numpy as np
 
 from endorecon.reconstruct import Result, spoiled
 from endorecon.run import FrameRow
+from endorecon.scenes import scenes
 from endorecon.tracking.calibrate import SURER
-from endorecon.tracking.clues import Clues
 from endorecon.tracking.motion import poor_motion
 from endorecon.tracking.refine import FocalPrior
-from endorecon.tracking.verdict import explain
+from endorecon.tracking.verdict import Verdict, explain
 from video_io.clip import Clip
 from video_io.faults import FROZEN
 from video_io.frame import Frame
@@ -25,6 +25,7 @@ from video_io.sources.base import Source
 BRIEF = 5  # frames
 # A given focal length is doubted where its log is off by more, and by so many standard deviations.
 FOCAL_OFF, FOCAL_STDS = 0.12, 3.0
+DEFORMING = "splats-deforming"
 LEAST_FROZEN = 3  # repetitions in a row that are a frozen picture
 
 
@@ -70,7 +71,7 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
             f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
             "distortion); for measurements give --camera"
         )
-    elif words := calibration_doubt(result.verdicts[result.main].clues):
+    elif words := calibration_doubt(result.verdicts[result.main]):
         found.append(words)
     found += faults(rows)
     found += trust(result)
@@ -82,9 +83,10 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
     return found
 
 
-def calibration_doubt(clues: Clues | None) -> str:
-    """That the motion contradicts the given focal length; empty where it does not."""
-    if clues is None or not abs(clues.focal_off) > max(FOCAL_OFF, FOCAL_STDS * clues.focal_std):
+def calibration_doubt(verdict: Verdict) -> str:
+    """That the motion contradicts the given focal length; empty where it does not, or where something else bends it."""
+    clues = verdict.clues
+    if clues is None or verdict.doubts or not abs(clues.focal_off) > max(FOCAL_OFF, FOCAL_STDS * clues.focal_std):
         return ""
     factor, spread = np.exp(clues.focal_off), 100 * clues.focal_std
     return (
@@ -176,7 +178,7 @@ def trust(result: Result, most: int = 6) -> list[str]:
         ]
     else:
         found = ["verdict red: too few frames, or too little motion, to tell how good the poses are"]
-    found += verdict.doubts
+    found += map(_advised, verdict.doubts)
     # What is wrong with the pictures is said already.
     sound = (row for n, row in enumerate(result.rows) if not row.reason and n not in unsure)
     rows = [row for row in sound if row.grade and row.segment == result.main]
@@ -184,6 +186,11 @@ def trust(result: Result, most: int = 6) -> list[str]:
     parts = explain([(row.index, row.grade, row.figures) for row in rows]) if named else []
     more = [f"... and {len(parts) - most} more stretches (frames.csv)"] if len(parts) > most else []
     return found + parts[:most] + more
+
+
+def _advised(words: str) -> str:
+    """The sentence, with the scene that suits tissue that moves, where there is one."""
+    return f"{words} --scene {DEFORMING}" if words.endswith("--poses fixed") and DEFORMING in scenes() else words
 
 
 def _motion(result: Result) -> str:

@@ -21,6 +21,7 @@ from video_io.trajectory import align
 
 Float = NDArray[np.float64]
 
+VEIL, VEILED_CONTRAST = 0.55, 0.035
 _FRAMES = 40  # that are looked at, spread over the segment
 # Of an image 320 wide: neighbours whose residuals are compared are so far apart that their windows share nothing.
 _NEIGHBOURS_PX = (20.0, 50.0)
@@ -66,6 +67,11 @@ class Clues:
     contrast: float
     shine: float
 
+    @property
+    def is_veiled(self) -> bool:
+        """Whether smoke or fog lies over most of the frames: bright where it should be dark, and without contrast."""
+        return self.veil > VEIL and self.contrast < VEILED_CONTRAST
+
     def to_dict(self) -> dict[str, float]:
         """Plain values by name."""
         return {f.name: round(float(getattr(self, f.name)), 4) for f in fields(self)}
@@ -75,7 +81,7 @@ class Clues:
 # itself.
 _LOGS = {
     "halves_percent": (0.02, 30.0), "residual_px": (0.05, 2.0), "network_percent": (0.02, 30.0),
-    "shared_px": (0.02, 2.0), "depth_spread": (0.02, 0.6), "unit_drift": (0.01, 0.6), "track_frames": (3.0, 60.0),
+    "shared_px": (0.1, 2.0), "depth_spread": (0.02, 0.6), "unit_drift": (0.01, 0.6), "track_frames": (3.0, 60.0),
     "landmarks": (30.0, 500.0), "contrast": (0.005, 0.3),
 }  # fmt: skip
 _PLAIN = {"still_share": (0.0, 0.6), "inlier_share": (0.5, 1.0), "veil": (0.0, 1.0), "shine": (0.0, 1.0)}

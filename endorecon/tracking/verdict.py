@@ -27,8 +27,8 @@ GRADES = ("green", "amber", "red")
 # Path errors, and positions' errors as a share of the depth, up to which a run or a frame is green, or amber.
 PATH_PERCENT = (1.0, 3.0)
 FRAME_PERCENT = (2.0, 6.0)
-# From here on a clue tells of more than noise: brightness of a veil, share of landmarks on highlights, shared residual.
-VEIL, SHINE, SHARED_PX = 0.6, 0.5, 0.5
+# From here on a clue tells of more than noise: share of landmarks on highlights, shared residual.
+SHINE, SHARED_PX = 0.6, 0.25
 _NINETY = 1.645  # standard normal quantile of 95 %
 _NEIGHBOURS = 17
 _LEAST_FRAMES = 8
@@ -98,7 +98,7 @@ def judge(scene: Map, refined: Refined, figures: Sequence[Mapping[str, float]] =
 def doubts(clues: Clues) -> tuple[str, ...]:
     """What can bend a whole path without a disagreement between landmarks, in words."""
     found = []
-    if clues.veil > VEIL:
+    if clues.is_veiled:
         found.append(
             "smoke or fog veils most frames: what drifts before the tissue, or stays on the lens, can bend the path"
         )
@@ -107,10 +107,11 @@ def doubts(clues: Clues) -> tuple[str, ...]:
             f"{100 * clues.shine:.0f} % of the landmarks lie on highlights, which move with the lamp: they mark no "
             "place, and the path may follow them"
         )
-    if clues.shared_px > SHARED_PX:
+    if clues.shared_px > SHARED_PX and not clues.is_veiled:
         found.append(
-            f"neighbouring landmarks miss their places alike, by {clues.shared_px:.1f} px of an image 320 wide: does "
-            "the tissue move? If the camera stands still, try --poses fixed"
+            f"neighbouring landmarks miss their places alike, by {clues.shared_px:.1f} px of an image 320 wide: "
+            "something moves by itself, the tissue, smoke, or what is on the lens; for tissue that moves before a "
+            "still camera, try --poses fixed"
         )
     return tuple(found)
 
