@@ -16,15 +16,13 @@ from endorecon.scenes import scenes
 from endorecon.tracking.calibrate import SURER
 from endorecon.tracking.motion import poor_motion
 from endorecon.tracking.refine import FocalPrior
-from endorecon.tracking.verdict import Verdict, explain
+from endorecon.tracking.verdict import explain
 from video_io.clip import Clip
 from video_io.faults import FROZEN
 from video_io.frame import Frame
 from video_io.sources.base import Source
 
 BRIEF = 5  # frames
-# A given focal length is doubted where its log is off by more, and by so many standard deviations.
-FOCAL_OFF, FOCAL_STDS = 0.12, 3.0
 DEFORMING = "splats-deforming"
 LEAST_FROZEN = 3  # repetitions in a row that are a frozen picture
 
@@ -71,8 +69,6 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
             f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
             "distortion); for measurements give --camera"
         )
-    elif words := calibration_doubt(result.verdicts[result.main]):
-        found.append(words)
     found += faults(rows)
     found += trust(result)
     if words := _motion(result):
@@ -81,19 +77,6 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
     if result.interrupted:
         found.append(f"the run was stopped after {len(rows)} frames")
     return found
-
-
-def calibration_doubt(verdict: Verdict) -> str:
-    """That the motion contradicts the given focal length; empty where it does not, or where something else bends it."""
-    clues = verdict.clues
-    if clues is None or verdict.doubts or not abs(clues.focal_off) > max(FOCAL_OFF, FOCAL_STDS * clues.focal_std):
-        return ""
-    factor, spread = np.exp(clues.focal_off), 100 * clues.focal_std
-    return (
-        f"the calibration does not fit the motion in the images, which suits a focal length {factor:.2f} times the "
-        f"given one (give or take {spread:.1g} %): is it of this endoscope, at this zoom and image size? Correct it, "
-        "or leave out --camera"
-    )
 
 
 def faults(rows: Sequence[FrameRow], most: int = 12) -> list[str]:
@@ -177,8 +160,11 @@ def trust(result: Result, most: int = 6) -> list[str]:
             f"length ({low:.2g} to {high:.2g} % with 90 % probability)"
         ]
     else:
-        found = ["verdict red: too few frames, or too little motion, to tell how good the poses are"]
-    found += map(_advised, verdict.doubts)
+        found = [
+            "verdict red: too few frames, or too little motion, to tell how good the poses are",
+            "if the tissue moves before a still camera, try --poses fixed",
+        ]
+    found = [_advised(words) for words in (*found, *verdict.doubts)]
     # What is wrong with the pictures is said already.
     sound = (row for n, row in enumerate(result.rows) if not row.reason and n not in unsure)
     rows = [row for row in sound if row.grade and row.segment == result.main]

@@ -143,7 +143,7 @@ def settle_all(tracker: Tracker, result: Result, work: Work, clock: Clock, focal
     with clock.stage("judge"):
         figures = figures_of(tracker, result.rows)
         judged = zip(tracker.segments, result.segments, figures, strict=True)
-        result.verdicts = [judge(scene, found, own) for scene, found, own in judged]
+        result.verdicts = [judge(scene, found, own, focal is None) for scene, found, own in judged]
     result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
 
 

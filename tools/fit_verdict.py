@@ -96,7 +96,7 @@ def main() -> int:
     seeds = range(args.seed, args.seed + args.count)
     runs = [Measured(**pickle.loads(path.read_bytes())) for path in sorted(args.folder.glob("*.pickle"))]
     runs = [run for run in runs if int(run.clip.rsplit("_", 1)[1]) in seeds]
-    verdicts = [judge(run.scene, run.refined, run.figures) for run in runs]
+    verdicts = [judge(run.scene, run.refined, run.figures, run.given) for run in runs]
     known = [n for n, run in enumerate(runs) if np.isfinite(run.true_percent) and verdicts[n].clues is not None]
     if args.fit:
         text = fit([runs[n] for n in known], [verdicts[n] for n in known], f"--seed {args.seed} --count {args.count}")

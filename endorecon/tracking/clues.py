@@ -22,6 +22,9 @@ from video_io.trajectory import align
 Float = NDArray[np.float64]
 
 VEIL, VEILED_CONTRAST = 0.55, 0.035
+# A given focal length is doubted where its log is off by more, and by so many standard deviations, and where another
+# one leaves at most this share of the residual.
+FOCAL_OFF, FOCAL_STDS, FOCAL_GAIN = 0.12, 3.0, 0.9
 _FRAMES = 40  # that are looked at, spread over the segment
 # Of an image 320 wide: neighbours whose residuals are compared are so far apart that their windows share nothing.
 _NEIGHBOURS_PX = (20.0, 50.0)
@@ -47,6 +50,7 @@ class Clues:
         inlier_share: of the landmarks that were followed, those that agree on the pose; median over the frames.
         focal_off, focal_std: log of the focal length that suits the landmarks best over the given one, and how well
             that is known; 0 and infinite where the focal length was not given.
+        focal_gain: share of the residual that is left with that one.
         veil, contrast: medians over the frames (`video_io.faults.Look`).
         shine: share of the landmarks that lie on bright spots of the lamp's colour; median over the frames.
     """
@@ -63,9 +67,15 @@ class Clues:
     inlier_share: float
     focal_off: float
     focal_std: float
+    focal_gain: float
     veil: float
     contrast: float
     shine: float
+
+    @property
+    def is_misfocused(self) -> bool:
+        """Whether the given focal length contradicts the motion, and another one does not."""
+        return abs(self.focal_off) > max(FOCAL_OFF, FOCAL_STDS * self.focal_std) and self.focal_gain < FOCAL_GAIN
 
     @property
     def is_veiled(self) -> bool:
@@ -93,13 +103,16 @@ def terms(clues: Clues) -> dict[str, float]:
     return logs | {name: float(np.clip(getattr(clues, name), *ends)) for name, ends in _PLAIN.items()}
 
 
-def gather(scene: Map, refined: Refined, figures: Sequence[Mapping[str, float]]) -> tuple[Clues, Float]:
+def gather(
+    scene: Map, refined: Refined, figures: Sequence[Mapping[str, float]], camera_given: bool
+) -> tuple[Clues, Float]:
     """The clues of a refined segment, whose path has a length, and (F,) how far each frame's centre differs by half of
     what the two halves say, in the unit of the path.
 
     Args:
         scene: its map, which stays as it is.
         figures: of its frames, in order, as tracking gave them; those that are missing count as usual.
+        camera_given: whether the focal length was given, and may be wrong.
     """
     centres = refined.world_from_cam[:, :3, 3]
     length = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
@@ -113,7 +126,7 @@ def gather(scene: Map, refined: Refined, figures: Sequence[Mapping[str, float]])
         return float(np.median(values)) if values else otherwise
 
     spread, drift = _against_network(scene, refined)
-    focal_off, focal_std = (0.0, np.inf) if np.isfinite(refined.log_focal_std) else _refocused(scene)
+    focal_off, focal_std, focal_gain = _refocused(scene, refined) if camera_given else (0.0, np.inf, 1.0)
     seen = np.concatenate([sight.landmark for sight in scene.sights])
     return Clues(
         halves_percent=100 * _rms(apart) / length,
@@ -128,6 +141,7 @@ def gather(scene: Map, refined: Refined, figures: Sequence[Mapping[str, float]])
         inlier_share=usual("inlier_share", 1.0),
         focal_off=focal_off,
         focal_std=focal_std,
+        focal_gain=focal_gain,
         veil=usual("veil", 0.3),
         contrast=usual("contrast", 0.05),
         shine=usual("shine", 0.05),
@@ -156,12 +170,16 @@ def _copied(scene: Map) -> Map:
     return replace(scene, sights=list(scene.sights), **{name: getattr(scene, name).copy() for name in names})
 
 
-def _refocused(scene: Map) -> tuple[float, float]:
-    """Log of the focal length that suits the landmarks best over the map's, and its standard deviation."""
+def _refocused(scene: Map, refined: Refined) -> tuple[float, float, float]:
+    """Log of the focal length that suits the landmarks best over the map's, its standard deviation, and the share of
+    the residual that is left with it."""
     own = _copied(scene)
     prior = FocalPrior(scene.camera.focal_px, _FOCAL_STD)
     spread = min(adjust_keyframes(own, prior) for _ in range(2))
-    return float(np.log(own.camera.focal_px / scene.camera.focal_px)), spread
+    before = list(refined.world_from_cam)
+    left = np.nanmedian([place_frame(own, number, before)[1] for number in range(len(own))])
+    off = float(np.log(own.camera.focal_px / scene.camera.focal_px))
+    return off, spread, float(left / np.nanmedian(refined.residual_px))
 
 
 def _retold(scene: Map, refined: Refined) -> Float:

@@ -66,12 +66,15 @@ class Verdict:
         }
 
 
-def judge(scene: Map, refined: Refined, figures: Sequence[Mapping[str, float]] = ()) -> Verdict:
+def judge(
+    scene: Map, refined: Refined, figures: Sequence[Mapping[str, float]] = (), camera_given: bool = False
+) -> Verdict:
     """The verdict on a refined segment.
 
     Args:
         scene: its map, which stays as it is.
         figures: of its frames, in order, as tracking gave them.
+        camera_given: whether the focal length was given; it is then held against the motion.
     """
     frames = len(scene)
     residual = float(np.nanmedian(refined.residual_px)) if np.isfinite(refined.residual_px).any() else np.nan
@@ -82,7 +85,7 @@ def judge(scene: Map, refined: Refined, figures: Sequence[Mapping[str, float]] =
     still = not np.linalg.norm(np.diff(centres, axis=0), axis=1).sum() > 0
     if frames < _LEAST_FRAMES or len(scene.keyframes) < 2 or still or not residual > 0:
         return Verdict("red", np.inf, (0.0, np.inf), None, np.full(frames, np.inf))
-    clues, apart = gather(scene, refined, figures)
+    clues, apart = gather(scene, refined, figures, camera_given)
     known = terms(clues)
     log_error = OFFSET + sum(weight * known[name] for name, weight in WEIGHTS.items())
     low, middle, high = (float(np.exp(log_error + k * SPREAD)) for k in (-_NINETY, 0.0, _NINETY))
@@ -107,7 +110,14 @@ def doubts(clues: Clues) -> tuple[str, ...]:
             f"{100 * clues.shine:.0f} % of the landmarks lie on highlights, which move with the lamp: they mark no "
             "place, and the path may follow them"
         )
-    if clues.shared_px > SHARED_PX and not clues.is_veiled:
+    if clues.is_misfocused and not clues.is_veiled:
+        factor, spread = np.exp(clues.focal_off), 100 * clues.focal_std
+        found.append(
+            f"the calibration does not fit the motion in the images, which suits a focal length {factor:.2f} times "
+            f"the given one (give or take {spread:.1g} %): is it of this endoscope, at this zoom and image size? "
+            "Correct it, or leave out --camera"
+        )
+    elif clues.shared_px > SHARED_PX and not clues.is_veiled:
         found.append(
             f"neighbouring landmarks miss their places alike, by {clues.shared_px:.1f} px of an image 320 wide: "
             "something moves by itself, the tissue, smoke, or what is on the lens; for tissue that moves before a "

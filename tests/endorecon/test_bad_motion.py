@@ -47,6 +47,13 @@ def along_z(steps_mm: np.ndarray) -> np.ndarray:
     return poses
 
 
+def moving() -> np.ndarray:
+    """To the side, ahead, and round: everything that shows a focal length."""
+    poses, share = turned(14), np.linspace(0, 1, FRAMES)
+    poses[:, :3, 3] = np.stack([14 * share, 3 * np.sin(3 * share), 6 * share], 1)
+    return poses
+
+
 def run_of(tmp_path: Path, pictures: list[np.ndarray], camera: Camera = CAMERA, **more) -> Run:
     height, width = pictures[0].shape[:2]
     with Video(tmp_path / "clip.mp4", width, height, 30.0) as video:
@@ -104,12 +111,12 @@ def test_a_camera_that_goes_straight_ahead(tmp_path) -> None:
 
 @pytest.mark.parametrize("factor", [0.6, 1.7])
 def test_a_wrong_calibration(factor, tmp_path) -> None:
-    run = run_of(tmp_path, rendered()[0], CAMERA.with_focal_scale(factor))
+    run = run_of(tmp_path, rendered(moving())[0], CAMERA.with_focal_scale(factor))
     assert said(run, "the calibration does not fit"), run.info["warnings"]
 
 
 def test_the_right_calibration_is_not_doubted(tmp_path) -> None:
-    run = run_of(tmp_path, rendered()[0])
+    run = run_of(tmp_path, rendered(moving())[0])
     assert not said(run, "calibration"), run.info["warnings"]
 
 
@@ -121,7 +128,7 @@ def test_tissue_that_moves_before_a_still_camera(tmp_path) -> None:
 
 @pytest.mark.parametrize("fault", ["transposed", "other clip"])
 def test_poses_that_belong_to_something_else(fault, tmp_path) -> None:
-    pictures, poses = rendered()
+    pictures, poses = rendered(moving())
     if fault == "transposed":
         poses = poses.copy()
         poses[:, :3, :3] = poses[:, :3, :3].transpose(0, 2, 1)
