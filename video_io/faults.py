@@ -170,6 +170,11 @@ class Watch:
             return Fault("cut", "a cut (another scene begins)")
         if not settled or usual is None or self.same > LONG:
             return None
+        clearest = self.clearest
+        # What comes slowly becomes usual meanwhile; so it is held against the clip's clearest frames.
+        veiled = clearest is not None and look.veil > clearest.veil + VEIL_MORE
+        if veiled and clearest is not None and look.coarse < VEIL_CONTRAST * clearest.coarse:
+            return _SOFT["veil"]
         if self.kind in _SOFT and len(self.faulty) >= RECENT_FRAMES:
             # The scene changes meanwhile: what counts is whether it looks more as it did before, or as in the fault.
             faulty = _usual(self.faulty[-USUAL_FRAMES:])
@@ -185,10 +190,6 @@ class Watch:
         shift = np.hypot(look.red - usual.red, look.blue - usual.blue)
         if shift > COLOUR_SHIFT and (slope < FLUID_SLOPE or look.typical < FLUID_TYPICAL * usual.typical):
             return _SOFT["fluid"]
-        clearest = self.clearest
-        if clearest is not None and look.veil > clearest.veil + VEIL_MORE:
-            # What comes slowly becomes usual meanwhile; so it is held against the clip's clearest frames.
-            return _SOFT["veil"] if look.coarse < VEIL_CONTRAST * clearest.coarse else None
         return None
 
     def _exposure(self, look: Look) -> Fault | None:
