@@ -12,6 +12,9 @@ import numpy as np
 
 from endorecon.reconstruct import Result, spoiled
 from endorecon.run import FrameRow
+from endorecon.scenes import scenes
+from endorecon.tracking.calibrate import SURER
+from endorecon.tracking.motion import poor_motion
 from endorecon.tracking.refine import FocalPrior, is_shown
 from endorecon.tracking.verdict import explain
 from video_io.clip import Clip
@@ -20,6 +23,7 @@ from video_io.frame import Frame
 from video_io.sources.base import Source
 
 BRIEF = 5  # frames
+DEFORMING = "splats-deforming"
 LEAST_FROZEN = 3  # repetitions in a row that are a frozen picture
 
 
@@ -67,8 +71,8 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
         )
     found += faults(rows)
     found += trust(result)
-    if _still(result):
-        found.append("the camera hardly moved: depth and shape rest on the depth model alone, not on parallax")
+    if words := _motion(result):
+        found.append(words)
     found += result.scene_warnings
     if result.interrupted:
         found.append(f"the run was stopped after {len(rows)} frames")
@@ -148,7 +152,7 @@ def trust(result: Result, most: int = 6) -> list[str]:
     """What the verdict on the main segment says, in words; at most `most` stretches of frames are named."""
     verdict, unsure = result.verdicts[result.main], spoiled(result.rows)
     if verdict.grade in ("green", ""):
-        found = []
+        found: list[str] = []
     elif np.isfinite(verdict.path_percent):
         low, high = verdict.interval_percent
         found = [
@@ -156,21 +160,29 @@ def trust(result: Result, most: int = 6) -> list[str]:
             f"length ({low:.2g} to {high:.2g} % with 90 % probability)"
         ]
     else:
-        found = ["verdict red: too few frames, or too little motion, to tell how good the poses are"]
+        found = [
+            "verdict red: too few frames, or too little motion, to tell how good the poses are",
+            "if the tissue moves before a still camera, try --poses fixed",
+        ]
+    found = [_advised(words) for words in (*found, *verdict.doubts)]
     # What is wrong with the pictures is said already.
     sound = (row for n, row in enumerate(result.rows) if not row.reason and n not in unsure)
     rows = [row for row in sound if row.grade and row.segment == result.main]
-    named = found or any(row.grade == "red" for row in rows)
+    named = bool(found) or any(row.grade == "red" for row in rows)
     parts = explain([(row.index, row.grade, row.figures) for row in rows]) if named else []
     more = [f"... and {len(parts) - most} more stretches (frames.csv)"] if len(parts) > most else []
     return found + parts[:most] + more
 
 
-def _still(result: Result) -> bool:
-    """Whether the path's extent is less than two per cent of the depth of what was seen."""
+def _advised(words: str) -> str:
+    """The sentence, with the scene that suits tissue that moves, where there is one."""
+    return f"{words} --scene {DEFORMING}" if words.endswith("--poses fixed") and DEFORMING in scenes() else words
+
+
+def _motion(result: Result) -> str:
+    """What the path does not show; of poses that were given as well."""
     centres = result.trajectory.centres
-    if result.mesh is None or len(centres) < 2 or not len(result.mesh.vertices):
-        return len(centres) < 2
-    extent = np.linalg.norm(np.ptp(centres, axis=0))
-    far = np.median(np.linalg.norm(result.mesh.vertices - centres.mean(0), axis=1))
-    return bool(extent < 0.02 * far)
+    if result.mesh is None or not len(centres) or not len(result.mesh.vertices):
+        return poor_motion(result.trajectory.world_from_cam, 0.0) if len(centres) < 2 else ""
+    far = float(np.median(np.linalg.norm(result.mesh.vertices - centres.mean(0), axis=1)))
+    return poor_motion(result.trajectory.world_from_cam, far)

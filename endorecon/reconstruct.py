@@ -6,7 +6,7 @@ the tracker's state as it was a few frames before; all the rest follows from the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -143,9 +143,20 @@ def settle_all(tracker: Tracker, result: Result, work: Work, clock: Clock, focal
     with clock.stage("refine"):
         result.segments = [refine(segment, focal) for segment in tracker.segments]
     with clock.stage("judge"):
-        judged = zip(tracker.segments, result.segments, strict=True)
-        result.verdicts = [judge(scene, found) for scene, found in judged]
+        figures = figures_of(tracker, result.rows)
+        judged = zip(tracker.segments, result.segments, figures, strict=True)
+        result.verdicts = [judge(scene, found, own, focal is None) for scene, found, own in judged]
     result.main = max(range(len(tracker.segments)), key=lambda s: len(tracker.segments[s]), default=0)
+
+
+def figures_of(tracker: Tracker, rows: Iterable[FrameRow]) -> list[list[Mapping[str, float]]]:
+    """For each segment, the figures of its frames in the order in which they are in its map."""
+    found: list[list[Mapping[str, float]]] = [[{}] * len(scene) for scene in tracker.segments]
+    for row in rows:
+        if row.index in tracker.placed:
+            segment, number = tracker.placed[row.index]
+            found[segment][number] = row.figures
+    return found
 
 
 def fuse(

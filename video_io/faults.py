@@ -30,10 +30,13 @@ BLUR_FINE, BLUR_SLOPE = 0.62, 0.72  # of details 2 to 5 px wide, and of these to
 FLUID_SLOPE, FLUID_TYPICAL = 0.95, 0.8
 COLOUR_SHIFT = 0.018  # of the shares of red and blue in the light
 EXPOSURE, EXPOSED_FRAMES = 1.13, 90
+# More veil than in the clip's clearest frames, and the share of their contrast that is left.
+VEIL_MORE, VEIL_CONTRAST = 0.2, 0.65
 COLOURLESS, TOOL_SHARE, TOOL_MORE = 0.22, 0.5, 0.4  # saturation of steel; share of the picture, and how much more
 _PARTS = (10, 8)
 
 FROZEN, COVERED = "the picture is frozen", "fluid on the lens"
+VEILED = "smoke or fog veils the picture"
 AGAINST_WALL, FILLED = "the lens is against the wall", "a tool, or another thing without colour, fills the view"
 
 
@@ -42,7 +45,7 @@ class Fault:
     """What is wrong with a frame.
 
     Attributes:
-        kind: "frozen", "wall", "tool", "cut", "fluid", "blur", "exposure".
+        kind: "frozen", "wall", "tool", "cut", "fluid", "blur", "veil", "exposure".
         words: the same for the user; alike for all frames of one event.
         hopeless: whether the frame shows nothing that could be placed.
     """
@@ -54,6 +57,7 @@ class Fault:
 
 _SOFT = {
     "fluid": Fault("fluid", f"{COVERED} (less detail, and other colours)"),
+    "veil": Fault("veil", VEILED),
     "blur": Fault("blur", "the picture is blurred (out of focus, or fast motion)"),
 }
 
@@ -67,6 +71,9 @@ class Look:
         typical: the first of these in the middle one of 80 parts of the image.
         brightness: mean grey level.
         red, blue: their shares in the light.
+        veil: brightness of the darkest channel where it is darkest in a part of the picture, as a share of the whole
+            picture's; median of 80 parts. Smoke and fog add light of their own everywhere (the dark channel, He et al.,
+            CVPR 2009), while tissue leaves little blue in its red.
         colourless: share of the pixels that have hardly any colour.
     """
 
@@ -76,6 +83,7 @@ class Look:
     brightness: float
     red: float
     blue: float
+    veil: float
     colourless: float
 
 
@@ -89,6 +97,8 @@ class Watch:
         changes: `motion` to each usual frame from the frame before.
         shown: the last frame that was not a repetition, and its brightness; latest: the last of all; same: how often it
             is repeated.
+        look: of the last frame that was no repetition; clearest: the usual look when it had the least veil, since the
+            last cut.
         exposed: where the exposure has jumped, the brightness before, that of the last frame, the words, and for how
             many frames.
     """
@@ -102,6 +112,8 @@ class Watch:
     latest: Frame | None = None
     brightness: float = 0.0
     same: int = 0
+    look: Look | None = None
+    clearest: Look | None = None
     exposed: tuple[float, float, str, int] | None = None
 
     def see(self, frame: Frame) -> Fault | None:
@@ -110,7 +122,7 @@ class Watch:
         if self.shown is not None and self._is_same(frame, change):
             self.same, self.latest = self.same + 1, frame
             return Fault("frozen", f"{FROZEN} (the same as frame {self.shown.index})", hopeless=True)
-        look = look_of(frame)
+        look = self.look = look_of(frame)
         fault = self._compare(frame, look)
         repeated, self.same, self.shown, self.latest, self.brightness = self.same, 0, frame, frame, look.brightness
         if fault is not None and fault.kind not in ("cut", "exposure"):
@@ -119,13 +131,16 @@ class Watch:
             if len(self.faulty) > (PATIENCE_HOPELESS if fault.hopeless else PATIENCE):
                 self._accept(look)
         elif fault is not None and fault.kind == "cut":
-            self.former = self.usual or self.former
+            self.former, self.clearest = self.usual or self.former, None
             self._accept(look)
         elif max(len(self.faulty), repeated) > LONG:
             self._accept(look)
         else:
             self.usual, self.faulty, self.kind = [*self.usual, look][-USUAL_FRAMES:], [], ""
             self.changes = [*self.changes, *([change] if np.isfinite(change) else [])][-USUAL_FRAMES:]
+            now = _usual(self.usual) if len(self.usual) >= RECENT_FRAMES else None
+            if now is not None and (self.clearest is None or now.veil < self.clearest.veil):
+                self.clearest = now
         return fault
 
     def _accept(self, look: Look) -> None:
@@ -155,6 +170,11 @@ class Watch:
             return Fault("cut", "a cut (another scene begins)")
         if not settled or usual is None or self.same > LONG:
             return None
+        clearest = self.clearest
+        # What comes slowly becomes usual meanwhile; so it is held against the clip's clearest frames.
+        veiled = clearest is not None and look.veil > clearest.veil + VEIL_MORE
+        if veiled and clearest is not None and look.coarse < VEIL_CONTRAST * clearest.coarse:
+            return _SOFT["veil"]
         if self.kind in _SOFT and len(self.faulty) >= RECENT_FRAMES:
             # The scene changes meanwhile: what counts is whether it looks more as it did before, or as in the fault.
             faulty = _usual(self.faulty[-USUAL_FRAMES:])
@@ -226,8 +246,20 @@ def look_of(frame: Frame) -> Look:
     lit = (most > 30) & (core > 0)
     pale = (most - least < COLOURLESS * most) & lit
     red, _, blue = mean / max(mean.sum(), 1e-6)
+    veil = _darkest(frame) / (level + 10)
     colourless = np.count_nonzero(pale) / max(np.count_nonzero(lit), 1)
-    return Look(*(float(v) for v in (fine, typical, coarse, level, red, blue, colourless)))
+    return Look(*(float(v) for v in (fine, typical, coarse, level, red, blue, veil, colourless)))
+
+
+def _darkest(frame: Frame) -> float:
+    """Grey level of the least channel where it is least in a part of the picture; median of the parts."""
+    columns, rows = _PARTS
+    size = (8 * columns, 8 * rows)
+    small = cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA)
+    use = cv2.resize(frame.use_mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.99
+    least = np.where(use, small.min(axis=2), 255).reshape(rows, 8, columns, 8).min(axis=(1, 3))
+    seen = use.reshape(rows, 8, columns, 8).any(axis=(1, 3))
+    return float(np.median(least[seen])) if seen.any() else 0.0
 
 
 def _usual(looks: list[Look]) -> Look | None:

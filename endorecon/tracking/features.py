@@ -22,6 +22,8 @@ LEVELS = 3
 FORWARD_BACKWARD_PX = 1.0
 BORDER_PX = 4
 NOISE_FLOOR = 8.0  # grey levels
+# A highlight: the least channel rises by this share of the most, and so many grey levels; points as near are on it.
+SHINE_WHITE, SHINE_LEVELS, SHINE_REACH_PX = 0.6, 6.0, 4
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,25 @@ def follow(
     column, row = np.clip(at[:, 0], 0, width - 1), np.clip(at[:, 1], 0, height - 1)
     good = (found.ravel() > 0) & (found_back.ravel() > 0) & (error < FORWARD_BACKWARD_PX)
     return moved.astype(np.float32), good & inside & (target.usable[row, column] > 0)
+
+
+def shine(frame: Frame, pixels: Points) -> float:
+    """Share of the pixels (N, 2) that lie on a bright spot of the lamp's colour, or beside it: highlights, of which
+    those that are not bright enough for the mask move with the lamp all the same.
+
+    A highlight adds the same light to all channels; tissue that is paler does not.
+    """
+    if not len(pixels):
+        return 0.0
+    unit, half = frame.width / 320, (frame.width // 2, frame.height // 2)
+    small = cv2.resize(frame.rgb, half, interpolation=cv2.INTER_AREA).astype(np.float32)
+    risen = small - cv2.GaussianBlur(small, (0, 0), 4 * unit)
+    least, most = risen.min(axis=2), risen.max(axis=2)
+    white = ((least > SHINE_WHITE * most) & (least > SHINE_LEVELS)).astype(np.uint8)
+    side = 2 * max(round(SHINE_REACH_PX * unit / 2), 1) + 1
+    near = cv2.dilate(white, np.ones((side, side), np.uint8))
+    at = np.clip((pixels / 2).astype(int), 0, np.array(half) - 1)
+    return float(near[at[:, 1], at[:, 0]].mean())
 
 
 def sample(image: NDArray[np.floating], pixels: Points) -> NDArray[np.float32]:

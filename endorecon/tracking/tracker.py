@@ -15,7 +15,7 @@ from endorecon.tracking.adjust import adjust
 from endorecon.tracking.appearance import describe
 from endorecon.tracking.attached import Attached
 from endorecon.tracking.densify import Correction, NetworkDepth
-from endorecon.tracking.features import FeatureImage, detect, feature_image, follow, sample
+from endorecon.tracking.features import FeatureImage, detect, feature_image, follow, sample, shine
 from endorecon.tracking.given import SCALE_STD, GivenPoses, measure
 from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.observation import Observation, Posed, Refused
@@ -144,7 +144,9 @@ class Tracker:
         placed = self._place(frame, net, np.full((4, 4), np.nan) if guess is None else guess, known, ask)
         if fault is not None:
             placed = replace(placed, reason="; ".join(filter(None, (fault.words, placed.reason))))
-        return replace(placed, figures={**placed.figures, **quality.figures()})
+        look = self._watch.look
+        looks = {"veil": look.veil, "contrast": look.coarse} if look else {}
+        return replace(placed, figures={**placed.figures, **quality.figures(), **looks})
 
     def _refuse(self, frame: Frame, reason: str, figures: dict[str, float] | None = None) -> Refused:
         self._refusals += 1
@@ -193,6 +195,7 @@ class Tracker:
             "inlier_share": float(pose.inliers.mean()),
             "residual_px": float(np.median(pose.residual_px[pose.inliers])),
             "depth_scale": float(np.exp(scene.alpha[number])),
+            "shine": shine(frame, pixels),
         }
         if key and net is not None:
             before, log_net = len(pixels), np.log(net.distance)

@@ -2,33 +2,33 @@
 
 The landmarks are parted into two halves, and each half refines the segment on its own. Where the two trajectories
 disagree, the images do not fix the camera; half of the disagreement is the error that independent noise leaves in the
-whole. What both halves share, such as highlights that move with the lamp, shows in the residuals. How the true error
-follows from the two was fitted on phantom runs (tools/fit_verdict.py).
+whole. What both halves share shows elsewhere (endorecon/tracking/clues.py). How the true error follows from all of this
+was fitted on phantom runs, clean ones and damaged ones (tools/fit_verdict.py, docs/verdict.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
-from endorecon.tracking.map import Map, Sight
-from endorecon.tracking.refine import Refined, adjust_keyframes, place_frame
-from video_io.trajectory import align
+from endorecon.tracking.clues import Clues, gather, terms
+from endorecon.tracking.fitted import OFFSET, SPREAD, WEIGHTS
+from endorecon.tracking.map import Map
+from endorecon.tracking.refine import Refined
 
 Float = NDArray[np.float64]
 
 GRADES = ("green", "amber", "red")
-# log(true path error) = OFFSET + BY_HALVES log(disagreement) + BY_RESIDUAL log(residual), standard deviation SPREAD;
-# errors in per cent of the path, residuals in pixels.
-OFFSET, BY_HALVES, BY_RESIDUAL, SPREAD = 0.526, 0.971, 0.211, 0.31
 # Path errors, and positions' errors as a share of the depth, up to which a run or a frame is green, or amber.
 PATH_PERCENT = (1.0, 3.0)
 FRAME_PERCENT = (2.0, 6.0)
+# From here on a clue tells of more than noise: share of landmarks on highlights, shared residual.
+SHINE, SHARED_PX = 0.6, 0.25
 _NINETY = 1.645  # standard normal quantile of 95 %
 _NEIGHBOURS = 17
 _LEAST_FRAMES = 8
@@ -42,7 +42,9 @@ class Verdict:
         grade: "green", "amber" or "red"; empty, and errors NaN, where the poses were given and not judged.
         path_percent: expected error of the path (RMSE after the best similarity), per cent of its length.
         interval_percent: where it lies with 90 % probability.
-        halves_percent, residual_px: what that rests on.
+        doubts: sentences on what all landmarks share, of which the expected error may not know enough; such a segment
+            is not graded green.
+        clues: what that rests on; None where the segment is too short, or its poses were given.
         frame_percent: (F,) expected error of each frame's position, per cent of its median depth; infinite where it
             can't be told.
     """
@@ -50,9 +52,9 @@ class Verdict:
     grade: str
     path_percent: float
     interval_percent: tuple[float, float]
-    halves_percent: float
-    residual_px: float
+    clues: Clues | None
     frame_percent: Float
+    doubts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for run.yaml."""
@@ -60,48 +62,68 @@ class Verdict:
             "grade": self.grade,
             "path_error_percent": round(self.path_percent, 3),
             "path_error_interval_percent": [round(v, 3) for v in self.interval_percent],
-            "halves_percent": round(self.halves_percent, 4),
-            "residual_px": round(self.residual_px, 3),
+            "clues": self.clues.to_dict() if self.clues else {},
         }
 
 
-def judge(scene: Map, refined: Refined) -> Verdict:
-    """The verdict on a refined segment; `scene` is its map, which stays as it is."""
+def judge(
+    scene: Map, refined: Refined, figures: Sequence[Mapping[str, float]] = (), camera_given: bool = False
+) -> Verdict:
+    """The verdict on a refined segment.
+
+    Args:
+        scene: its map, which stays as it is.
+        figures: of its frames, in order, as tracking gave them.
+        camera_given: whether the focal length was given; it is then held against the motion.
+    """
     frames = len(scene)
-    nothing = Verdict("red", np.inf, (0.0, np.inf), np.inf, np.nan, np.full(frames, np.inf))
     residual = float(np.nanmedian(refined.residual_px)) if np.isfinite(refined.residual_px).any() else np.nan
     centres = refined.world_from_cam[:, :3, 3]
-    length = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
     if scene.poses_stay:
         # The images did not find the poses, so that what they say of themselves tells nothing of their error.
-        return Verdict("", np.nan, (np.nan, np.nan), np.nan, residual, np.full(frames, np.nan))
-    if frames < _LEAST_FRAMES or len(scene.keyframes) < 2 or length == 0 or not residual > 0:
-        return nothing
-    first, second = (_half(scene, refined, parity) for parity in (0, 1))
-    apart = np.linalg.norm(align(second, first, with_scale=True).apply(second) - first, axis=1) / 2
-    overall = float(np.sqrt((apart**2).mean()))
-    halves = max(100 * overall / length, 1e-3)
-    log_error = OFFSET + BY_HALVES * np.log(halves) + BY_RESIDUAL * np.log(residual)
+        return Verdict("", np.nan, (np.nan, np.nan), None, np.full(frames, np.nan))
+    still = not np.linalg.norm(np.diff(centres, axis=0), axis=1).sum() > 0
+    if frames < _LEAST_FRAMES or len(scene.keyframes) < 2 or still or not residual > 0:
+        return Verdict("red", np.inf, (0.0, np.inf), None, np.full(frames, np.inf))
+    clues, apart = gather(scene, refined, figures, camera_given)
+    known = terms(clues)
+    log_error = OFFSET + sum(weight * known[name] for name, weight in WEIGHTS.items())
     low, middle, high = (float(np.exp(log_error + k * SPREAD)) for k in (-_NINETY, 0.0, _NINETY))
     # One frame's disagreement is a single draw: its neighbours and the whole segment tell how large it usually is.
     near = uniform_filter1d(apart**2, _NEIGHBOURS, mode="nearest")
-    usual = np.sqrt((near + overall**2) / 2) * middle / halves
-    return Verdict(
-        _grade(middle, PATH_PERCENT), middle, (low, high), halves, residual, 100 * usual / _median_depth(scene, refined)
-    )
+    usual = np.sqrt((near + (apart**2).mean()) / 2) * middle / max(clues.halves_percent, 1e-3)
+    found = doubts(clues)
+    grade = _grade(middle, PATH_PERCENT)
+    grade = "amber" if found and grade == "green" else grade
+    return Verdict(grade, middle, (low, high), clues, 100 * usual / _median_depth(scene, refined), found)
 
 
-def _half(scene: Map, refined: Refined, parity: int) -> Float:
-    """The camera's centres (F, 3) as one half of the landmarks gives them."""
-    sights = []
-    for sight in scene.sights:
-        own = sight.landmark % 2 == parity
-        sights.append(Sight(sight.landmark[own], sight.pixels[own], sight.log_net[own]))
-    names = ("rotation", "centre", "alpha", "beta", "log_d", "information")
-    half = replace(scene, sights=sights, **{name: getattr(scene, name).copy() for name in names})
-    adjust_keyframes(half, None)
-    before = list(refined.world_from_cam)
-    return np.stack([place_frame(half, number, before)[0][:3, 3] for number in range(len(half))])
+def doubts(clues: Clues) -> tuple[str, ...]:
+    """What can bend a whole path without a disagreement between landmarks, in words."""
+    found = []
+    if clues.is_veiled:
+        found.append(
+            "smoke or fog veils most frames: what drifts before the tissue, or stays on the lens, can bend the path"
+        )
+    if clues.shine > SHINE:
+        found.append(
+            f"{100 * clues.shine:.0f} % of the landmarks lie on highlights, which move with the lamp: they mark no "
+            "place, and the path may follow them"
+        )
+    if clues.is_misfocused and not clues.is_veiled:
+        factor, spread = np.exp(clues.focal_off), 100 * clues.focal_std
+        found.append(
+            f"the calibration does not fit the motion in the images, which suits a focal length {factor:.2f} times "
+            f"the given one (give or take {spread:.1g} %): is it of this endoscope, at this zoom and image size? "
+            "Correct it, or leave out --camera"
+        )
+    elif clues.shared_px > SHARED_PX and not clues.is_veiled:
+        found.append(
+            f"neighbouring landmarks miss their places alike, by {clues.shared_px:.1f} px of an image 320 wide: "
+            "something moves by itself, the tissue, smoke, or what is on the lens; for tissue that moves before a "
+            "still camera, try --poses fixed"
+        )
+    return tuple(found)
 
 
 def _median_depth(scene: Map, refined: Refined) -> Float:

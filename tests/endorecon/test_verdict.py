@@ -44,9 +44,50 @@ def test_noise_in_the_tracks_raises_the_expected_error() -> None:
     quiet, noisy = (judge(scene, refine(scene)) for scene in (tracked(0.1), tracked(1.5)))
     assert quiet.grade == "green"
     assert noisy.path_percent > 5 * quiet.path_percent
-    assert noisy.halves_percent > 5 * quiet.halves_percent
+    assert quiet.clues is not None and noisy.clues is not None
+    assert noisy.clues.halves_percent > 5 * quiet.clues.halves_percent
     low, high = quiet.interval_percent
     assert low < quiet.path_percent < high
+
+
+def bent(scene: Map, most_px: float) -> Map:
+    """The same tracks, with all that lies near the middle of the picture carried along by tissue that moves."""
+    sights = []
+    for number, sight in enumerate(scene.sights):
+        near = np.exp(-(((sight.pixels - [160, 128]) / 60) ** 2).sum(1))[:, None]
+        swing = most_px * np.sin(2 * np.pi * number / FRAMES) * np.array([0.3, 1.0])
+        sights.append(replace(sight, pixels=(sight.pixels + near * swing).astype(np.float32)))
+    return replace(scene, sights=sights)
+
+
+def test_noise_is_not_shared_between_neighbours_and_tissue_that_moves_is() -> None:
+    scenes = tracked(0.5), bent(tracked(0.1), 4.0)
+    noise, moves = (judge(scene, refine(scene)) for scene in scenes)
+    assert noise.clues is not None and moves.clues is not None
+    assert noise.clues.shared_px < 0.1
+    assert moves.clues.shared_px > 0.3
+    assert not noise.doubts and "something moves by itself" in moves.doubts[0]
+
+
+def test_a_network_that_is_not_needed_does_not_pull() -> None:
+    """True depths or one distance for all: 0.2 px of noise leave the path to the images."""
+    scene = tracked(0.2)
+    verdict = judge(scene, refine(scene))
+    assert verdict.clues is not None
+    assert verdict.clues.network_percent < 1.0
+    assert verdict.clues.depth_spread < 0.05
+
+
+def test_highlights_and_veils_leave_no_green() -> None:
+    scene = tracked(0.1)
+    refined = refine(scene)
+    rows = [{"shine": 0.9, "veil": 0.3}] * len(scene)
+    assert judge(scene, refined).grade == "green"
+    verdict = judge(scene, refined, rows)
+    assert verdict.grade == "amber"
+    hazy = judge(scene, refined, [{"shine": 0.1, "veil": 0.7, "contrast": 0.02}] * len(scene))
+    assert hazy.grade == "amber" and "smoke or fog" in hazy.doubts[0]
+    assert [words[:46] for words in verdict.doubts] == ["90 % of the landmarks lie on highlights, which"]
 
 
 def test_the_map_stays_as_it_is() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from rendering.phantom.clip import prepare
 from rendering.phantom.faults import FAULTS, cut
+from video_io.corruptions import corrupt
 from video_io.faults import LONG, Watch, look_of
 from video_io.frame import Frame
 from video_io.masks import with_masks
@@ -49,6 +50,16 @@ def test_a_fault_is_found_where_it_is(clean, kind):
 def test_a_cut_is_one_frame(clean):
     found = seen(cut(clean, FIRST, rendered("passage", 12, FIRST + 8)))
     assert [n for n, kind in enumerate(found) if kind] == [FIRST] and found[FIRST] == "cut"
+
+
+def test_a_lens_that_fogs_slowly_is_told_though_nothing_changes_all_of_a_sudden(clean):
+    """Over 24 frames, from no fog to a great deal of it."""
+    fogged = [corrupt(picture, "fog", 4, 3) for picture in clean]
+    share = np.clip((np.arange(FRAMES) - FIRST) / 24, 0, 1)
+    mixed = [((1 - s) * c + s * f).astype(np.uint8) for s, c, f in zip(share, clean, fogged, strict=True)]
+    found = seen(mixed)
+    assert not any(found[: FIRST + 2])
+    assert set(found[END:]) == {"veil"}, found[FIRST:]
 
 
 def test_a_frozen_picture_is_named_after_the_frame_that_it_repeats(clean):
