@@ -27,7 +27,6 @@ from endorecon.scenes._splat_model import Splats, seed_points, write_splats
 from endorecon.scenes._splat_training import NAMES
 from rendering.splat import Layers, rasterize
 
-SEEDS = 25_000
 SHOWN = 0.5  # alpha from which a pixel's depth counts
 
 
@@ -39,6 +38,8 @@ class EndoreconSplatsConfig(ModelConfig):
     enable_collider: bool = False
     degree: int = 2
     """Of the harmonics of the colour."""
+    seeds: int = 25_000
+    """Points of the surface that Gaussians begin on, at most."""
     most: int = 60_000
     """Gaussians at which growth ends."""
     strategy: str = "default"
@@ -91,7 +92,7 @@ class EndoreconSplats(Model):
         rng = np.random.default_rng(0)
         if self._points is None or not len(self._points[0]):
             return rng.normal(0, 1, (1000, 3)), np.full((1000, 3), 128)
-        rows = np.sort(rng.permutation(len(self._points[0]))[:SEEDS])
+        rows = np.sort(rng.permutation(len(self._points[0]))[: self.config.seeds])
         return tuple(p.cpu().numpy()[rows].astype(float) for p in self._points)  # type: ignore[return-value]
 
     # -- training -------------------------------------------------------------------------------------------------

@@ -177,7 +177,8 @@ def seed_points(points: NDArray, colors: NDArray, degree: int, normals: NDArray 
         turns.astype(np.float32),
         scales.astype(np.float32),
         np.full(len(points), np.log(OPACITY / (1 - OPACITY)), np.float32),
-        ((colors / 255 - 0.5) / C0)[:, None].astype(np.float32),
+        # Not quite black, which has no gradient: what is negative is cut off.
+        ((np.maximum(colors, 1) / 255 - 0.5) / C0)[:, None].astype(np.float32),
         np.zeros((len(points), (degree + 1) ** 2 - 1, 3), np.float32),
     )
 

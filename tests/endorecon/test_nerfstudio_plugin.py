@@ -25,6 +25,8 @@ from endorecon.exports.base import Material, whole_folder
 from endorecon.run import Run, read_run
 from endorecon.scenes._splat_light import Light
 from endorecon.scenes._splat_model import read_splats
+from endorecon.scenes.tsdf import TsdfScene
+from rendering.mesh import nearest_on, write_ply
 from rendering.phantom.clip import simulate
 from video_io.camera import Camera
 from video_io.errors import InputError
@@ -37,7 +39,12 @@ FRAMES = 10
 def made(folder: Path, camera: Camera, frames: int = FRAMES) -> Run:
     clip = simulate("colon", 5, frames, camera, 30.0, folder / "clip", extras=False)
     spoiled_run(clip, folder / "run")
-    return read_run(folder / "run")
+    run = read_run(folder / "run")
+    scene = TsdfScene.for_depth(40.0)  # the surface again, with colours
+    for shot in Material(run).shots():
+        scene.integrate_depth(shot.rgb, shot.depth, shot.confidence, shot.camera, shot.world_from_cam)
+    write_ply(scene.mesh(), run.path / "scene" / "mesh.ply")
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +67,7 @@ def config(data: Path, out: Path, steps: int):
     made = deepcopy(methods["endorecon-splats"])
     made.pipeline.datamanager.data, made.output_dir, made.max_num_iterations = data, out, steps
     made.machine.device_type, made.vis, made.timestamp = "cpu", "tensorboard", "now"
+    made.pipeline.model.seeds = 3000
     made.steps_per_eval_image = made.steps_per_eval_all_images = 10**9
     made.set_timestamp()
     return made
@@ -189,8 +197,6 @@ def test_training_gets_better_moves_everything_and_comes_back(
     figures = training.pipeline.get_average_eval_image_metrics()
     assert figures["psnr"] > first + 2 and figures["psnr"] > 20 and figures["ssim"] > 0.4
     # In the run's world: half of the Gaussians' centres lie near its surface.
-    from rendering.mesh import nearest_on
-
     splats = read_splats(Path(training.base_dir) / "splats.ply")
     off = nearest_on(Material(data).mesh(), splats.means[::50].astype(float)).distance
     assert np.median(off) < 1.0

@@ -14,7 +14,7 @@ from endorecon.scenes._splat_adam import FusedAdam
 from endorecon.scenes._splat_growth import relocation
 from endorecon.scenes._splat_light import Light
 from endorecon.scenes._splat_loss import Weights, frame_loss, padded
-from endorecon.scenes._splat_model import Splats, SplatView, read_splats, seed, write_splats
+from endorecon.scenes._splat_model import C0, Splats, SplatView, read_splats, seed, seed_points, write_splats
 from endorecon.scenes._splat_training import NAMES, Options, Training
 from endorecon.scenes.base import Setting
 from endorecon.scenes.splats import SplatScene
@@ -258,6 +258,12 @@ class TestScene:
         assert [view.index for view in scene._views] == [0, 4, 8, 12, 16]
         scene.mesh()
         assert "trained on every 4th frame" in scene.warnings[0]
+
+
+def test_black_seeds_can_become_brighter() -> None:
+    """A colour of exactly 0 has no gradient, since what is negative is cut off."""
+    seeds = seed_points(np.random.default_rng(0).normal(size=(6, 3)), np.zeros((6, 3)), 1)
+    assert (C0 * seeds.sh0 + 0.5 > 1e-3).all() and seeds.degree == 1
 
 
 def test_names() -> None:

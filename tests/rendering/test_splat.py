@@ -181,13 +181,29 @@ def test_frozen_inputs_and_single_layers() -> None:
     assert all(t.grad is None for t in scene[1:])
 
 
-def test_not_finite_gaussians_are_left_out() -> None:
-    scene = [t.float() for t in random_scene()]
-    clean = rasterize(*[t[1:] for t in scene[:5]], *scene[5:], WIDTH, HEIGHT, backend="cpu").color  # type: ignore[misc]
-    for i in range(4):
-        broken = [t.clone() for t in scene]
-        broken[i][0] = math.nan
-        assert torch.equal(rasterize(*broken, WIDTH, HEIGHT, backend="cpu").color, clean)  # type: ignore[misc]
+@pytest.mark.parametrize("backend", FAST)
+def test_not_finite_gaussians_are_left_out(backend: str) -> None:
+    device = "cuda" if backend == "gsplat" else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    scene = [t.to(device, torch.float32) for t in random_scene()]
+    for lens in ("pinhole", "fisheye"):
+        options = {"camera_model": lens, "backend": backend}
+        clean = rasterize(*[t[1:] for t in scene[:5]], *scene[5:], WIDTH, HEIGHT, **options).color  # type: ignore
+        for i in range(4):
+            broken = [t.clone() for t in scene]
+            broken[i][0] = math.nan
+            assert torch.equal(rasterize(*broken, WIDTH, HEIGHT, **options).color, clean)  # type: ignore
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_no_gaussians_show_nothing(backend: str) -> None:
+    device = "cuda" if backend == "gsplat" else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    scene = [t.to(device, torch.float32) for t in random_scene()]
+    layers = rasterize(*[t[:0] for t in scene[:5]], *scene[5:], WIDTH, HEIGHT, median=True, backend=backend)  # type: ignore
+    assert layers.color.shape == (1, HEIGHT, WIDTH, 3) and layers.alpha.max() == 0
 
 
 def test_names_and_complaints() -> None:
