@@ -192,7 +192,9 @@ def test_a_lamp_beside_the_lens_tells_the_scale_weakly_and_one_in_the_lens_does_
     lamp = np.array([[4.0, 0.0, 0.0]])
     samples = lit(lamp, 2.5)
     found = light.scale(samples, lamp)
-    assert abs(np.log(found[0] / 2.5)) < 2 * found[1] and found[1] < 0.5
+    assert abs(np.log(found[0] / 2.5)) < 0.4 and 0.5 <= found[1] < 0.75
+    with pytest.raises(NotObservableError, match="surround the lens"):
+        light.scale(samples, np.array([[2.0, 0, 0], [-2.0, 0, 0]]))
     with pytest.raises(NotObservableError, match="in the lens itself"):
         light.scale(samples, np.zeros((1, 3)))
     with pytest.raises(NotObservableError, match="does not tell the scale"):
