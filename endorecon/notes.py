@@ -60,7 +60,7 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
     if prior is not None:
         focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
         sure = is_shown(used.log_focal_std, prior)
-        how = f"give or take {100 * used.log_focal_std:.1g} %" if sure else "a guess: the motion does not show it"
+        how = f"give or take {100 * used.log_focal_std:.2g} %" if sure else "a guess: the motion does not show it"
         found.append(
             f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
             "distortion); for measurements give --camera"
