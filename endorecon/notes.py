@@ -45,7 +45,7 @@ def quick_findings(path: Path, source: Source, probes: list[Frame]) -> list[str]
 def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
     """Sentences that the person who reads the report should see."""
     found = list(clip.view.notes)
-    rows, used = result.rows, result.segments[result.main]
+    rows = result.rows
     if result.skipped:
         some = ", ".join(f"{index} ({reason})" for index, reason in result.skipped[:3])
         more = ", ... (all of them in run.yaml)" if len(result.skipped) > 3 else ""
@@ -62,13 +62,7 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
         )
     found += result.closed.notes
     if prior is not None:
-        focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
-        sure = is_shown(used.log_focal_std, prior)
-        how = f"give or take {100 * used.log_focal_std:.1g} %" if sure else "a guess: the motion does not show it"
-        found.append(
-            f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
-            "distortion); for measurements give --camera"
-        )
+        found.append(f"{focal_note(clip, result, prior)}; for measurements give --camera")
     found += faults(rows)
     found += trust(result)
     if words := _motion(result):
@@ -77,6 +71,18 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
     if result.interrupted:
         found.append(f"the run was stopped after {len(rows)} frames")
     return found
+
+
+def focal_note(clip: Clip, result: Result, prior: FocalPrior) -> str:
+    """The focal length that was found, and whether the motion has shown it."""
+    used = result.segments[result.main]
+    focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
+    shown = is_shown(used.log_focal_std, prior)
+    how = f"give or take {100 * used.log_focal_std:.2g} %" if shown else "a guess: the motion does not show it"
+    return (
+        f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
+        "distortion)"
+    )
 
 
 def faults(rows: Sequence[FrameRow], most: int = 12) -> list[str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from endorecon.clock import Clock
 from endorecon.job import find_intrinsics
+from endorecon.notes import focal_note
 from endorecon.reconstruct import Progress, Result, reconstruct
 from endorecon.tracking.observation import Observation
 from endorecon.tracking.tracker import Tracker
@@ -135,7 +136,10 @@ def record(
     found = _trusted(kept, result, input.name)
     if not found:
         raise InputError(f"nothing can be learnt from '{input}': {_why(result, kept)}")
-    return Recorded(found, _notes(result, found, input.name), sum(clock.seconds.values()))
+    notes = _notes(result, found, input.name)
+    if intrinsics.prior is not None:
+        notes.append(f"{input.name}: {focal_note(clip, result, intrinsics.prior)}; better with --camera")
+    return Recorded(found, notes, sum(clock.seconds.values()))
 
 
 def record_truth(folder: Path, every: int = 1, max_frames: int | None = None) -> Recording:

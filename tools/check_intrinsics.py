@@ -16,7 +16,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +138,12 @@ def measure(path: Path, estimator: Estimator, max_frames: int | None) -> Found:
     )  # fmt: skip
 
 
+def given(video: Sequence[str]) -> Iterator[tuple[str, Path, float]]:
+    """Names, paths and focal lengths of --video."""
+    for path, focal in zip(video[::2], video[1::2], strict=True):
+        yield Path(path).parent.name, Path(path), float(focal)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path)
@@ -145,18 +153,16 @@ def main() -> int:
     args = parser.parse_args()
     args.clips.mkdir(parents=True, exist_ok=True)
     estimator = load_estimator()
-    jobs = [(case.name, *render(case, args.clips)) for case in CASES if not args.only or case.name in args.only]
-    if args.video:
-        jobs = [(Path(p).parent.name, Path(p), float(f)) for p, f in zip(args.video[::2], args.video[1::2])]
-    print("clip                      true px   start   first   whole    said         off   off/said  grade        s")
-    for name, path, true in jobs:
+    cases = () if args.video else tuple(case for case in CASES if not args.only or case.name in args.only)
+    print("clip                      true px   start   first   whole     said   off/said  grade", flush=True)
+    made = ((case.name, *render(case, args.clips)) for case in cases)
+    for name, path, true in chain(given(args.video), made):
         try:
             found = measure(path, estimator, args.max_frames)
         except InputError as error:
             print(f"{name:24s} {true:8.1f}   {error}")
             continue
-        off = math.log(found.whole / true)
-        said = f"{100 * found.log_std:6.2f} %" if math.isfinite(found.log_std) else "    kept"
+        off, said = math.log(found.whole / true), f"{100 * found.log_std:6.2f} %"
         print(
             f"{name:24s} {true:8.1f} {100 * (found.start / true - 1):+6.1f}% {100 * (found.first / true - 1):+6.1f}%"
             f" {100 * (found.whole / true - 1):+6.2f}% {said} {off / found.log_std:+10.2f}"

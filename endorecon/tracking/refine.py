@@ -26,8 +26,12 @@ LEAST_MEMBERS = 16
 # Landmarks err alike, which least squares does not know: with 1 px of noise, which is twice the truth, it still takes
 # the focal length for somewhat surer than it is (true over stated errors on six phantom clips, 24 to 100 frames each).
 OVERCONFIDENCE = 4.0
-# A focal length that moves further than this, in standard deviations of what was known before, is not believed.
-MOST_FOCAL_STD = 2.5
+# Where landmarks miss by more than usual (a light that moves with the camera moves what it paints on a plain wall), the
+# focal length is less sure by as much.
+USUAL_PX = 0.4
+# A focal length that moves further than this, in standard deviations of what was known before, is believed only where
+# the images are this sure of it, and not beyond any lens.
+MOST_FOCAL_STD, SURE_STD, MOST_LOG_FOCAL = 2.5, 0.08, 1.2
 # What was known of a focal length before has to be at least this much surer afterwards.
 SURER = 0.8
 
@@ -109,15 +113,28 @@ def adjust_keyframes(scene: Map, focal: FocalPrior | None) -> float:
         if free:
             problem = replace(problem, log_focal=float(np.log(scene.camera.focal_px / free.focal_px)))
         adjusted = adjust(problem, ITERATIONS)
-        if free and abs(adjusted.problem.log_focal) > MOST_FOCAL_STD * free.log_std:
-            # No lens: the motion does not show the focal length, and something else has pulled at it.
-            free, adjusted = None, adjust(replace(problem, log_focal_std=0.0), ITERATIONS)
+        if free:
+            spread = _focal_spread(adjusted.problem, adjusted.residual_px)
+            far = abs(adjusted.problem.log_focal)
+            if far > MOST_LOG_FOCAL or (far > MOST_FOCAL_STD * free.log_std and spread > SURE_STD):
+                # No lens: the motion does not show the focal length, and something else has pulled at it.
+                free, spread, adjusted = None, np.inf, adjust(replace(problem, log_focal_std=0.0), ITERATIONS)
+            elif far > free.log_std and spread < SURE_STD:
+                # An unusual lens, and the images are sure of it: what is usual must not pull at it.
+                adjusted = adjust(replace(adjusted.problem, log_focal_std=MOST_LOG_FOCAL), ITERATIONS)
+                spread = _focal_spread(adjusted.problem, adjusted.residual_px)
         _drop_outliers(scene, adjusted.problem, adjusted.residual_px, members, numbers)
         scene.take(adjusted, members, numbers)
         if free:
-            spread = focal_std(adjusted.problem) * OVERCONFIDENCE
             scene.camera = adjusted.problem.sight.camera
     return spread
+
+
+def _focal_spread(problem: Problem, residual_px: Float) -> float:
+    """Standard deviation of the log focal length, with what least squares does not know."""
+    seen = residual_px[residual_px > 0]
+    rough = float(np.median(seen)) / USUAL_PX if len(seen) else 1.0
+    return focal_std(problem) * OVERCONFIDENCE * max(1.0, rough)
 
 
 def _members(scene: Map) -> list[int]:
