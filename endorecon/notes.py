@@ -13,7 +13,6 @@ import numpy as np
 from endorecon.reconstruct import Result, spoiled
 from endorecon.run import FrameRow
 from endorecon.scenes import scenes
-from endorecon.tracking.calibrate import SURER
 from endorecon.tracking.motion import poor_motion
 from endorecon.tracking.refine import FocalPrior, is_shown
 from endorecon.tracking.verdict import explain
