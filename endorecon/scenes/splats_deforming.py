@@ -1,8 +1,8 @@
 """Gaussians that follow tissue as it moves, before a camera that stands still or moves, without the tools.
 
 Tools are left out by the masks that come with the input, or by those that are found (`video_io.instruments`). What
-one hides is shown as it was seen at other times, moved on with its surroundings. The mesh is the surface at one moment, that
-of the frame which shows most. Files: `splats.ply` and `splats.splat`, the Gaussians at that moment; `motion.npz`.
+one hides is shown as it was seen at other times, moved on with its surroundings. The mesh is the surface at one moment,
+that of the frame which shows most. Files: `splats.ply` and `splats.splat`, the Gaussians at that moment; `motion.npz`.
 """
 
 from __future__ import annotations
