@@ -18,7 +18,7 @@ from endorecon.clock import Clock
 from endorecon.notes import quick_findings, warnings
 from endorecon.poses import PoseSource, open_poses
 from endorecon.poses.base import SCALE_UNKNOWN
-from endorecon.reconstruct import Progress, Result, reconstruct, windows
+from endorecon.reconstruct import Improve, Progress, Result, reconstruct, windows
 from endorecon.run import RunWriter, check_free, read_run
 from endorecon.scenes import find_scene
 from endorecon.scenes.base import Scene, Setting
@@ -69,6 +69,7 @@ def reconstruct_video(
     fps: float = 30.0,
     scene: str = "tsdf",
     splat_minutes: float = 5.0,
+    refine: str = "none",
     live: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
@@ -87,6 +88,7 @@ def reconstruct_video(
         poses, poses_unit: where the camera's poses come from, as `open_poses` takes them.
         every, max_frames, fps: which frames, and the rate of inputs that have no times.
         scene: the kind of scene, a name in `endorecon.scenes`; splat_minutes: time to train Gaussians for.
+        refine: `light` improves the surface by the endoscope's own light, `none` leaves it as it was fused.
         live: open a viewer that shows the work.
         overwrite: replace the run that `out` holds.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
@@ -102,9 +104,9 @@ def reconstruct_video(
     options = {
         "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
         "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "scene": scene,
-        "splat_minutes": splat_minutes,
+        "splat_minutes": splat_minutes, "refine": refine,
     }  # fmt: skip
-    make_scene = _scene_maker(scene, splat_minutes)
+    make_scene, improve = _scene_maker(scene, splat_minutes), _improver(refine)
     go_on = is_unfinished(out) and not overwrite
     if not go_on:
         check_free(out, overwrite)
@@ -140,6 +142,7 @@ def reconstruct_video(
         result = reconstruct(
             clip, estimator, tracker, lambda depth: make_scene(depth, setting),
             lambda o: run.depth(o.frame.index, o.depth, o.confidence), view, work, clock, progress, intrinsics.prior,
+            improve,
         )  # fmt: skip
         finish_run(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun, doubts.result())
         view.finished(read_run(run.path))
@@ -181,6 +184,7 @@ def finish_run(
         loops=[loop.to_dict() for loop in result.closed.loops],
         skipped=[[index, reason] for index, reason in result.skipped],
         **({"splats": result.splat_figures} if result.splats is not None else {}),
+        **({"light": result.light.to_dict()} if result.light is not None else {}),
         resumed=resumed,
         timings={**clock.seconds, "total": time.perf_counter() - begun},
         **more,
@@ -191,6 +195,16 @@ def _scene_maker(scene: str, splat_minutes: float) -> Callable[[float, Setting],
     if not splat_minutes > 0:
         raise InputError(f"--splat-minutes is a time to train for, found {splat_minutes:g}; give a positive number")
     return find_scene(scene)
+
+
+def _improver(refine: str) -> Improve | None:
+    if refine not in ("none", "light"):
+        raise InputError(f"--refine knows none and light, found '{refine}'")
+    if refine == "none":
+        return None
+    from endorecon.shading.refine import refine_surface
+
+    return refine_surface
 
 
 def _asked(options: dict[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,8 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
     if _still(result):
         found.append("the camera hardly moved: depth and shape rest on the depth model alone, not on parallax")
     found += result.scene_warnings
+    if result.light is not None:
+        found.append(result.light.sentence())
     if result.interrupted:
         found.append(f"the run was stopped after {len(rows)} frames")
     return found

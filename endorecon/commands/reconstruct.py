@@ -47,6 +47,8 @@ class Reconstruct:
     """What the scene is kept in: a surface (tsdf), or Gaussians that also show how it looked (splats)."""
     splat_minutes: float = 5.0
     """Time to train Gaussians for."""
+    refine: Literal["none", "light"] = "none"
+    """light: improve the surface by the endoscope's own light (docs/light_refinement.md)."""
     live: bool = False
     """Open the viewer and watch while it works."""
     overwrite: bool = False
@@ -76,6 +78,7 @@ def run(command: Reconstruct) -> int:
             fps=command.fps,
             scene=command.scene,
             splat_minutes=command.splat_minutes,
+            refine=command.refine,
             overwrite=command.overwrite,
             progress=bars,
             say=lambda sentence: print(f"endorecon: {sentence}", file=sys.stderr),
