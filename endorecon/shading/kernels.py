@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 @njit(cache=True, nogil=True, fastmath=True)
 def look(
     at: NDArray, points: NDArray, normals: NDArray, across: NDArray, uv: NDArray, moves: NDArray, inside: NDArray,
-    image: NDArray, lamp: NDArray, least_cosine: float, texture: bool, shading: bool, residual: NDArray, change: NDArray,
-    weight: NDArray,
+    image: NDArray, lamp: NDArray, least_cosine: float, texture: bool, shading: bool,
+    residual: NDArray, change: NDArray, weight: NDArray,
 ) -> None:  # fmt: skip
     """What a view says of N vertices.
 
-    `points`, `normals` (N, 3) and `across` (N, 2, 3) are in the camera frame, `uv` (N, 2) where they are in the image and
-    `moves` (N, 2) how that changes with the height; `image` (H, W, 4) is from `View.image`; `lamp` is from `Lamp.packed`.
+    `points`, `normals` (N, 3) and `across` (N, 2, 3) are in the camera frame, `uv` (N, 2) where they are in the image
+    and `moves` (N, 2) how that changes with the height; `image` (H, W, 4) is from `View.image`, `lamp` from
+    `Lamp.packed`. `texture` and `shading` say whether the picture's contrast and the lamp's share count in `change`.
     `residual` (N,), `change` (N, 3) and `weight` (N,) are written.
     """
     height, width = image.shape[:2]

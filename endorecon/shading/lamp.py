@@ -2,10 +2,10 @@
 
     log I = log albedo + exposure of the frame + c log cos(n, l) - f log d + profile(ray)
 
-of a surface point at distance d from the lamp, to which l points, with normal n. For a Lambert surface, a point lamp and
-a camera of gamma g, c = 1 / g and f = 2 / g; light that walls throw on each other makes both smaller. They and the
-profile (the beam's and the lens's fall-off to the side) are fitted to how the brightness of the same places changes from
-frame to frame: each place's albedo, whatever it is, drops out.
+of a surface point at distance d from the lamp, to which l points, with normal n. For a Lambert surface, a point lamp
+and a camera of gamma g, c = 1 / g and f = 2 / g; light that walls throw on each other makes both smaller. They and
+the profile (the beam's and the lens's fall-off to the side) are fitted to how the brightness of the same places changes
+from frame to frame: each place's albedo, whatever it is, drops out.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Lamp:
         d = np.linalg.norm(way, axis=1)
         way = way / d[:, None]
         cosine = np.maximum((way * normals).sum(1), LEAST_COSINE)
-        value = self.cosine * np.log(cosine) - self.falloff * np.log(d) + profile_terms(points) @ np.asarray(self.profile)
+        profile = profile_terms(points) @ np.asarray(self.profile)
+        value = self.cosine * np.log(cosine) - self.falloff * np.log(d) + profile
         by_height = (self.falloff * cosine - self.cosine * (1 - cosine**2) / cosine) / d
         across = way - (way * normals).sum(1, keepdims=True) * normals
         return Shading(value, by_height, -self.cosine * across / cosine[:, None])

@@ -3,14 +3,14 @@
 Every place is seen by many frames, each with the lamp elsewhere. If the surface is right, all of them give a place the
 same albedo once the lamp's share is taken out; where they do not, its height (the picture is met elsewhere, the lamp is
 nearer) or its slope (the light falls flatter) is wrong: many-view photometric consistency and near-light photometric
-stereo in one least squares problem, solved for the heights of all vertices by Gauss and Newton's method, coarse to fine.
+stereo in one least squares problem, solved for the heights of all vertices by Gauss and Newton's method.
 Frames that are held out decide how far that is carried, and whether it is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np

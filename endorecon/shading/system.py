@@ -1,8 +1,8 @@
 """The quadratic model of what all views say of the heights of a surface's vertices, and its minimum.
 
-Each vertex may move by h along its normal. What a view sees of it then changes by J (h, slopes of h along two tangents):
-the picture is met elsewhere, the lamp comes nearer, the surface tilts. The vertex's albedo is whatever fits best; it is
-eliminated, and so what is left of J are differences between views.
+Each vertex may move by h along its normal. What a view sees of it then changes by J (h, slopes of h along two
+tangents): the picture is met elsewhere, the lamp comes nearer, the surface tilts. The vertex's albedo is whatever fits
+best; it is eliminated, and so what is left of J are differences between views.
 """
 
 from __future__ import annotations

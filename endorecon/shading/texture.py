@@ -1,5 +1,5 @@
-"""The colour of a surface without the light: as a lamp of the same strength would show every place from the same distance
-and square on."""
+"""The colour of a surface without the light: as a lamp of the same strength would show every place from the same
+distance and square on."""
 
 from __future__ import annotations
 
