@@ -36,9 +36,9 @@ class Settings:
     shading: bool = True
     lamp: bool = True
     correlated: float = 30.0
-    height_std: float = 0.003
+    height_std: float = 0.002
     tilt_std_rad: float = 0.1
-    tilt_rings: int = 6
+    tilt_rings: int = 3
     step_std: float = 0.005
     most_step: float = 0.02
     most_move: float = 0.1
