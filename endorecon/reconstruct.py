@@ -330,9 +330,13 @@ def finals(
 
 def refine_by_light(tracker: Tracker, result: Result, work: Work, improve: Improve | None) -> None:
     """Put the refined surface in the place of the fused one, if that is wanted and there is any."""
+    from endorecon.shading.refine import Refinement
     from endorecon.shading.views import View
 
     if improve is None or result.mesh is None or not len(result.mesh.faces):
+        return
+    if tracker.given is not None and not tracker.given.rigid:
+        result.light = Refinement(result.mesh, False, "the tissue moves before a still camera")
         return
     unsure = {result.rows[k].index for k in spoiled(result.rows) if 0 <= k < len(result.rows)}
     main = [(index, n) for index, (segment, n) in sorted(tracker.placed.items()) if segment == result.main]

@@ -30,7 +30,8 @@ SCORE_BLUR_PX = 1.0
 MOST_ERROR = 0.2  # of the log brightness: more is something else that came between
 LAMP_PLACES = 3000
 FIELD_PX = 24  # the mesh of what is smooth over an image
-_ROUNDS = 3
+_ROUNDS = 2
+_MEDIAN_OF = 5000
 
 
 @dataclass
@@ -111,7 +112,11 @@ def sightings(
     found, packed = [], lamp.packed()
     for view, at in zip(views, sight, strict=True):
         points, towards = in_camera(view.world_from_cam, x[at], normals[at])
-        uv, moves, inside = movement(problem.camera, points, towards)
+        if texture:
+            uv, moves, inside = movement(problem.camera, points, towards)
+        else:
+            (uv, inside), moves = problem.camera.project(points), np.zeros((len(at), 2))
+        uv = np.where(inside[:, None], uv, 0)
         out = kernels.empty(len(at))
         kernels.look(
             at, points, towards, across[at] @ view.world_from_cam[:3, :3], uv, moves, inside, view.image(blur), packed,
@@ -135,7 +140,8 @@ def evened(found: list[Sighting], camera: Camera, count: int) -> tuple[list[Sigh
 
 def without_field(s: Sighting, albedo: Float, camera: Camera) -> Sighting:
     """A frame's sightings less the smooth field of their differences from the albedos (V,)."""
-    difference = s.residual - albedo[s.at] - exposure(s, albedo)
+    level = s.residual - exposure(s, albedo)
+    difference = level - albedo[s.at]
     shape = camera.height // FIELD_PX + 1, camera.width // FIELD_PX + 1
     at = s.uv / FIELD_PX
     column = np.clip(at[:, 0], 0, shape[1] - 1).astype(np.int64)
@@ -146,13 +152,14 @@ def without_field(s: Sighting, albedo: Float, camera: Camera) -> Sighting:
     )
     sums, weights = (cv2.GaussianBlur(v, (0, 0), 0.8) for v in (sums, weights))
     field = (sums / np.maximum(weights, 1e-9)).astype(np.float32)
-    return replace(s, residual=s.residual - exposure(s, albedo) - sample(field[..., None], at)[:, 0])
+    return replace(s, residual=level - sample(field[..., None], at)[:, 0])
 
 
 def exposure(s: Sighting, albedo: Float) -> float:
     """By how much a frame is brighter than the albedos (V,) tell; log, the median."""
-    used = s.weight > 0
-    return float(np.median((s.residual - albedo[s.at])[used])) if used.any() else 0.0
+    some = np.flatnonzero(s.weight > 0)
+    some = some[:: max(len(some) // _MEDIAN_OF, 1)]
+    return float(np.median(s.residual[some] - albedo[s.at[some]])) if len(some) else 0.0
 
 
 def exposures(problem: Problem, x: Float, lamp: Lamp) -> list[float]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from endorecon.job import reconstruct_video
+from endorecon.run import read_run
 from endorecon.shading.lamp import Lamp
 from endorecon.shading.operators import edges, gradient, graph_laplacian, neighbours, tangents, vertex_normals
 from endorecon.shading.refine import refine_surface
 from endorecon.shading.step import Settings
 from endorecon.shading.views import View, movement, sample
 from rendering.mesh import Caster, Mesh
+from rendering.phantom.clip import simulate
 from video_io.camera import Camera
+from video_io.errors import InputError
 from video_io.frame import Frame
 
 Float = NDArray[np.float64]
@@ -205,3 +211,19 @@ def test_pixels_are_met_at_their_middles() -> None:
     image = np.arange(12, dtype=np.float32).reshape(3, 4)[..., None]
     seen = sample(image, np.array([[0.5, 0.5], [1.0, 0.5], [2.5, 1.5]]))[:, 0]
     np.testing.assert_allclose(seen, [0, 0.5, 6], atol=5e-3)
+
+
+def test_an_unknown_refinement_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="knows none and light, found 'dark'"):
+        reconstruct_video(tmp_path / "clip.mp4", tmp_path / "run", refine="dark")
+
+
+@pytest.mark.slow
+def test_a_run_says_what_the_light_did(tmp_path: Path) -> None:
+    """From a phantom's video to the run folder: the record, the sentence and the surface."""
+    clip = simulate("colon", 3, 16, Camera.from_fov(160, 128, np.radians(95)), 10.0, tmp_path / "clip", extras=False)
+    run = reconstruct_video(clip / "video.mp4", tmp_path / "run", clip / "intrinsics.json", refine="light")
+    info = read_run(run).info
+    assert info["light"]["views"] + info["light"]["held_out"] >= 12
+    assert any("refined by the light" in warning for warning in info["warnings"])
+    assert 0.2 < info["light"]["lamp"]["falloff"] < 1.5
