@@ -82,15 +82,13 @@ def reconstruct_video(
     Args:
         input: the video or folder.
         out: the run folder to make.
-        camera: calibration of the input's whole image; without it that of the data set is taken, or the intrinsics are
-            estimated.
+        camera: calibration of the input's whole image; without it the data set's is taken, or one is estimated.
         model, adapter, accept_licence: depth model and its adapter, as `load_estimator` takes them.
         poses, poses_unit: where the camera's poses come from, as `open_poses` takes them.
         every, max_frames, fps: which frames, and the rate of inputs that have no times.
         scene: the kind of scene, a name in `endorecon.scenes`; splat_minutes: time to train Gaussians for.
-        refine: `light` improves the surface by the endoscope's own light, `none` leaves it as it was fused.
-        live: open a viewer that shows the work.
-        overwrite: replace the run that `out` holds.
+        refine: `light` improves the fused surface by the endoscope's own light, `none` leaves it.
+        live, overwrite: open a viewer that shows the work; replace the run that `out` holds.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
         say: takes a sentence for the person at the keyboard.
 
@@ -114,9 +112,9 @@ def reconstruct_video(
         source = open_source(input, every, max_frames, fps)
         clip, doubts = _looked_at(input, source, camera)
         pose_source = open_poses(poses, poses_unit, source)
-        # Loaded once the input is known to be good, so that a wrong one is answered at once.
         from threadpoolctl import threadpool_limits
 
+        # The model is loaded once the input is known to be good, so that a wrong one is answered at once.
         asked = _asked(options)
         if go_on:
             check_same(out, asked)
