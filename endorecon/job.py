@@ -18,7 +18,7 @@ from endorecon.clock import Clock
 from endorecon.notes import quick_findings, warnings
 from endorecon.poses import PoseSource, open_poses
 from endorecon.poses.base import SCALE_UNKNOWN
-from endorecon.reconstruct import Progress, Result, reconstruct, windows
+from endorecon.reconstruct import Improve, Progress, Result, reconstruct, windows
 from endorecon.run import RunWriter, check_free, read_run
 from endorecon.scenes import find_scene
 from endorecon.scenes.base import Scene, Setting
@@ -69,6 +69,7 @@ def reconstruct_video(
     fps: float = 30.0,
     scene: str = "tsdf",
     splat_minutes: float = 5.0,
+    refine: str = "none",
     live: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
@@ -81,14 +82,13 @@ def reconstruct_video(
     Args:
         input: the video or folder.
         out: the run folder to make.
-        camera: calibration of the input's whole image; without it that of the data set is taken, or the intrinsics are
-            estimated.
+        camera: calibration of the input's whole image; without it the data set's is taken, or one is estimated.
         model, adapter, accept_licence: depth model and its adapter, as `load_estimator` takes them.
         poses, poses_unit: where the camera's poses come from, as `open_poses` takes them.
         every, max_frames, fps: which frames, and the rate of inputs that have no times.
         scene: the kind of scene, a name in `endorecon.scenes`; splat_minutes: time to train Gaussians for.
-        live: open a viewer that shows the work.
-        overwrite: replace the run that `out` holds.
+        refine: `light` improves the fused surface by the endoscope's own light, `none` leaves it.
+        live, overwrite: open a viewer that shows the work; replace the run that `out` holds.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
         say: takes a sentence for the person at the keyboard.
 
@@ -102,9 +102,9 @@ def reconstruct_video(
     options = {
         "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
         "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "scene": scene,
-        "splat_minutes": splat_minutes,
+        "splat_minutes": splat_minutes, "refine": refine,
     }  # fmt: skip
-    make_scene = _scene_maker(scene, splat_minutes)
+    make_scene, improve = _scene_maker(scene, splat_minutes), _improver(refine)
     go_on = is_unfinished(out) and not overwrite
     if not go_on:
         check_free(out, overwrite)
@@ -112,9 +112,9 @@ def reconstruct_video(
         source = open_source(input, every, max_frames, fps)
         clip, doubts = _looked_at(input, source, camera)
         pose_source = open_poses(poses, poses_unit, source)
-        # Loaded once the input is known to be good, so that a wrong one is answered at once.
         from threadpoolctl import threadpool_limits
 
+        # The model is loaded once the input is known to be good, so that a wrong one is answered at once.
         asked = _asked(options)
         if go_on:
             check_same(out, asked)
@@ -140,6 +140,7 @@ def reconstruct_video(
         result = reconstruct(
             clip, estimator, tracker, lambda depth: make_scene(depth, setting),
             lambda o: run.depth(o.frame.index, o.depth, o.confidence), view, work, clock, progress, intrinsics.prior,
+            improve,
         )  # fmt: skip
         finish_run(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun, doubts.result())
         view.finished(read_run(run.path))
@@ -181,6 +182,7 @@ def finish_run(
         loops=[loop.to_dict() for loop in result.closed.loops],
         skipped=[[index, reason] for index, reason in result.skipped],
         **({"splats": result.splat_figures} if result.splats is not None else {}),
+        **({"light": result.light.to_dict()} if result.light is not None else {}),
         resumed=resumed,
         timings={**clock.seconds, "total": time.perf_counter() - begun},
         **more,
@@ -191,6 +193,16 @@ def _scene_maker(scene: str, splat_minutes: float) -> Callable[[float, Setting],
     if not splat_minutes > 0:
         raise InputError(f"--splat-minutes is a time to train for, found {splat_minutes:g}; give a positive number")
     return find_scene(scene)
+
+
+def _improver(refine: str) -> Improve | None:
+    if refine not in ("none", "light"):
+        raise InputError(f"--refine knows none and light, found '{refine}'")
+    if refine == "none":
+        return None
+    from endorecon.shading.refine import refine_surface
+
+    return refine_surface
 
 
 def _asked(options: dict[str, Any]) -> dict[str, Any]:

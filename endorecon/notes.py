@@ -67,6 +67,8 @@ def warnings(clip: Clip, result: Result, prior: FocalPrior | None) -> list[str]:
     if words := _motion(result):
         found.append(words)
     found += result.scene_warnings
+    if result.light is not None:
+        found.append(result.light.sentence())
     if result.interrupted:
         found.append(f"the run was stopped after {len(rows)} frames")
     return found

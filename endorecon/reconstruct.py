@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from endorecon.scenes._motion import MovingSplats
     from endorecon.scenes._splat_model import Splats
     from endorecon.scenes.base import Scene
+    from endorecon.shading.refine import Refinement
+    from endorecon.shading.views import View
     from foundation_adapters.estimator import Estimator
     from rendering.mesh import Mesh
 
@@ -47,6 +49,8 @@ Measured = tuple[Frame, NetworkDepth, NDArray[np.float64]]  # a frame, its depth
 Place = tuple[Camera, NDArray[np.float64], Correction]  # the camera, its pose, and what corrects the network's depth
 ONSET_FRAMES = 5  # in which something comes before the lens, or goes
 T = TypeVar("T")
+MOST_VIEWS = 240  # of a surface that is refined, evenly spaced
+Improve = Callable[["Mesh", Camera, "list[View]"], "Refinement"]  # the fused surface, by the light of its frames
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -73,6 +77,7 @@ class Result:
         main: the segment that the trajectory and the mesh show: the one with most frames.
         trajectory: poses of the main segment.
         mesh: its surface; scene_warnings: what happened while it was fused.
+        light: what came of refining it by the light; None where that was not asked for.
         splats: its Gaussians and how good they are, where the scene has some.
         interrupted: whether the user ended it early.
         skipped: (index, reason) of each frame that could not be decoded.
@@ -86,6 +91,7 @@ class Result:
     trajectory: Trajectory = field(default_factory=lambda: Trajectory(np.zeros(0, np.int64), np.zeros((0, 4, 4))))
     mesh: Mesh | None = None
     scene_warnings: list[str] = field(default_factory=list)
+    light: Refinement | None = None
     splats: Splats | MovingSplats | None = None
     splat_figures: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
@@ -108,6 +114,7 @@ def reconstruct(
     clock: Clock,
     progress: Progress,
     focal: FocalPrior | None = None,
+    improve: Improve | None = None,
 ) -> Result:
     """Reconstruct a clip: place every frame; then, with loops closed and all refined together, sharpen and fuse.
 
@@ -122,6 +129,7 @@ def reconstruct(
         clock: adds up the seconds of each stage.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
         focal: what was known of the focal length before the clip's motion was looked at; None if it was given.
+        improve: refines the fused surface.
     """
     if (refined := work.kept("refined")) is not None:
         tracker.placed, result = refined
@@ -131,7 +139,7 @@ def reconstruct(
         settle_all(tracker, result, work, clock, focal)
         with clock.stage("keep"):
             work.keep("refined", (tracker.placed, result))
-    fuse(tracker, result, make_scene, save, watcher, work, clock, progress)
+    fuse(tracker, result, make_scene, save, watcher, work, clock, progress, improve)
     return result
 
 
@@ -168,6 +176,7 @@ def fuse(
     work: Work,
     clock: Clock,
     progress: Progress,
+    improve: Improve | None = None,
 ) -> None:
     """The trajectory of all placed frames, and the scene of those whose depth was kept, with the poses as they are in
     the end: their depth is sharpened by each other and fused, and then saved as the surface has it."""
@@ -189,6 +198,10 @@ def fuse(
             result.splats, result.splat_figures = getattr(scene, "splats", None), getattr(scene, "figures", {})
             rigid = getattr(scene, "rigid", True) and (tracker.given is None or tracker.given.rigid)
             del scene  # the views need room of their own
+        if rigid:
+            with clock.stage("light"):
+                refine_by_light(tracker, result, work, improve)
+        with clock.stage("mesh"):
             if len(result.mesh.faces) and rigid:
                 surface = Surface(result.mesh, result.segments[result.main].camera)
         with clock.stage("view"):
@@ -330,6 +343,26 @@ def finals(
                 correction = surface.correct(net, correction, pose)
             final = net.observe(frame, camera, pose, correction, segment, row.is_keyframe, dict(row.figures))
         yield final
+
+
+def refine_by_light(tracker: Tracker, result: Result, work: Work, improve: Improve | None) -> None:
+    """Put the refined surface in the place of the fused one, if that is wanted and there is any."""
+    from endorecon.shading.refine import Refinement
+    from endorecon.shading.views import View
+
+    if improve is None or result.mesh is None or not len(result.mesh.faces):
+        return
+    if tracker.given is not None and not tracker.given.rigid:
+        result.light = Refinement(result.mesh, False, "the tissue moves before a still camera")
+        return
+    unsure = {result.rows[k].index for k in spoiled(result.rows) if 0 <= k < len(result.rows)}
+    main = [(index, n) for index, (segment, n) in sorted(tracker.placed.items()) if segment == result.main]
+    good = [(index, n) for index, n in main if index in work.spool and index not in unsure]
+    chosen = np.unique(np.linspace(0, len(good) - 1, min(MOST_VIEWS, len(good))).astype(int)).tolist()
+    poses = result.segments[result.main].world_from_cam
+    views = [View(work.spool.at(good[k][0])[0], poses[good[k][1]]) for k in chosen]
+    result.light = improve(result.mesh, result.segments[result.main].camera, views)
+    result.mesh = result.light.mesh
 
 
 def many_views(tracker: Tracker, result: Result, work: Work, useless: set[int]) -> list[ManyViews]:

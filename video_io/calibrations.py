@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from video_io.camera import Camera
 from video_io.errors import InputError
+from video_io.files import read_text
 from video_io.stereo import Rig
 
 # COLMAP's models: number of parameters.
@@ -115,7 +116,7 @@ def stereo_ini(path: Path) -> Rig:
     """
     parser = ConfigParser()
     try:
-        parser.read_string(path.read_text())
+        parser.read_string(read_text(path))
         cameras, poses = zip(*(_ini_camera(parser, side) for side in ("StereoLeft", "StereoRight")), strict=True)
         return Rig(*cameras, poses[1] @ np.linalg.inv(poses[0]))
     except (OSError, UnicodeDecodeError, Error, KeyError, ValueError, np.linalg.LinAlgError) as error:

@@ -6,7 +6,6 @@ kept, together with the reader's sentence.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from video_io.datasets import open_truth
 from video_io.datasets.base import imread
 from video_io.datasets.phantom import DEPTH_SCALE
 from video_io.errors import InputError
+from video_io.files import parse_json, read_text
 from video_io.frame import Frame
 from video_io.sources import images, open_source
 from video_io.sources.base import Source
@@ -222,7 +222,7 @@ def read_poses(path: Path) -> Poses | None:
     from scipy.spatial.transform import Rotation
 
     try:
-        lines = path.read_text().splitlines()
+        lines = read_text(path).splitlines()
         rows = [[float(v) for v in line.split("#")[0].replace(",", " ").split()] for line in lines]
     except (ValueError, UnicodeDecodeError):
         return None
@@ -294,7 +294,7 @@ def _row(images: tuple[Path, ...], others: tuple[Path, ...], index: int) -> int 
 def _own_camera(folder: Path) -> tuple[Camera | None, float]:
     file = folder / "intrinsics.json"
     try:
-        scale = float(json.loads(file.read_text()).get("depth_scale", DEPTH_SCALE)) if file.is_file() else DEPTH_SCALE
+        scale = float(parse_json(read_text(file)).get("depth_scale", DEPTH_SCALE)) if file.is_file() else DEPTH_SCALE
         return (read_camera(file) if file.is_file() else None), scale if scale > 0 else DEPTH_SCALE
     except (InputError, ValueError, AttributeError):
         return None, DEPTH_SCALE

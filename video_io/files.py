@@ -42,6 +42,14 @@ def check_file(path: str | Path, most_mb: float) -> None:
         raise ValueError(f"'{path.name}' has {found.st_size / 1e6:.0f} MB, and at most {most_mb:g} MB are read")
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a file lies below a folder, links followed; one whose links lead in a circle lies nowhere."""
+    try:
+        return folder.resolve() in path.resolve().parents
+    except (OSError, RuntimeError):
+        return False
+
+
 def read_text(path: str | Path, most_mb: float = TEXT_MB) -> str:
     """The content of a text file in UTF-8, with or without a byte order mark; line ends as \\n.
 

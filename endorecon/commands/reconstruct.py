@@ -48,6 +48,8 @@ class Reconstruct:
     follow tissue as it moves, without the tools before it (splats-deforming)."""
     splat_minutes: float = 5.0
     """Time to train Gaussians for."""
+    refine: Literal["none", "light"] = "none"
+    """light: improve the surface by the endoscope's own light (docs/light_refinement.md)."""
     live: bool = False
     """Open the viewer and watch while it works."""
     overwrite: bool = False
@@ -77,6 +79,7 @@ def run(command: Reconstruct) -> int:
             fps=command.fps,
             scene=command.scene,
             splat_minutes=command.splat_minutes,
+            refine=command.refine,
             overwrite=command.overwrite,
             progress=bars,
             say=lambda sentence: print(f"endorecon: {sentence}", file=sys.stderr),

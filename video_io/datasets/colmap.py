@@ -28,7 +28,7 @@ from video_io.datasets.base import (
     text_in,
 )
 from video_io.errors import InputError
-from video_io.files import read_bytes
+from video_io.files import is_inside, read_bytes
 from video_io.sources.images import natural_key
 from video_io.trajectory import Trajectory
 
@@ -133,7 +133,7 @@ def _file(folder: Path, place: Path, name: str) -> Path:
     roots = (folder / "images", folder, place.parent / "images", place.parent.parent / "images")
     for root in roots:
         path = root / name
-        if path.is_file() and root.resolve() in path.resolve().parents:
+        if path.is_file() and is_inside(path, root):
             return path
     raise InputError(
         f"the image '{name}' of the COLMAP model in '{place}' is missing; expected it in '{folder / 'images'}'; "

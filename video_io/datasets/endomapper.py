@@ -31,7 +31,7 @@ from video_io.datasets.base import (
     text_in,
 )
 from video_io.errors import InputError
-from video_io.files import check_file
+from video_io.files import check_file, read_text
 from video_io.footage import Footage
 from video_io.trajectory import Trajectory
 
@@ -80,9 +80,7 @@ def _camera(folder: Path, size: tuple[int, int]) -> tuple[Camera | None, tuple[s
     for above in folder.resolve().parents[:3]:
         found = found or sorted((above / "Calibrations").glob("Endoscope_*/*_geometrical.xml"))
     if len(found) > 1:
-        told = " ".join(
-            p.read_text(errors="ignore") for p in sorted(folder.glob("*.json")) + sorted(folder.glob("*.txt"))
-        )
+        told = " ".join(_said(p) for p in sorted(folder.glob("*.json")) + sorted(folder.glob("*.txt")))
         named = set(re.findall(r"Endoscope_\d+", told))
         found = [p for p in found if any(p.name.startswith(f"{name}_") for name in named)] if len(named) == 1 else found
     if len(found) != 1:
@@ -94,6 +92,14 @@ def _camera(folder: Path, size: tuple[int, int]) -> tuple[Camera | None, tuple[s
             check_size(found[0], (camera.width, camera.height), size)
         camera = camera.scaled(*size)
     return camera, ()
+
+
+def _said(path: Path) -> str:
+    """What a text file says; nothing where it can't be read, as it only helps to choose."""
+    try:
+        return read_text(path)
+    except (OSError, ValueError):
+        return ""
 
 
 def _simulated(folder: Path) -> Truth:

@@ -27,6 +27,7 @@ from video_io.datasets.base import (
     text_in,
 )
 from video_io.errors import InputError
+from video_io.files import is_inside
 from video_io.trajectory import Trajectory
 
 FACTOR = 5000.0
@@ -97,7 +98,7 @@ def _listed(folder: Path, name: str) -> tuple[NDArray[np.float64], list[Path]]:
             words = []
         if len(words) != 2:
             raise InputError(f"'{folder / name}', line {number} is '{line[:50]}'; expected a time and a path")
-        if folder.resolve() not in path.resolve().parents:
+        if not is_inside(path, folder):
             raise InputError(
                 f"'{folder / name}', line {number} names '{words[1][:60]}', outside the folder; move it in"
             )

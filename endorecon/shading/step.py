@@ -1,0 +1,80 @@
+"""One Gauss-Newton step of a surface's vertices along their normals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endorecon.shading import system
+from endorecon.shading.lamp import Lamp
+from endorecon.shading.operators import gradient, tangents, unit, vertex_normals
+from endorecon.shading.problem import LEAST_SIGHTINGS, Problem, evened, sightings
+
+Float = NDArray[np.float64]
+BLURS_PX = (1.0, 1.0, 1.0)  # one a step
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is weighed how; each part can be left out.
+
+    Attributes:
+        texture: whether the picture's fine contrast counts: it is met elsewhere when the surface moves.
+        shading: whether the brightness counts: the lamp comes nearer, and the light falls flatter.
+        lamp: whether a lamp is sought at all; without one the brightness is that of the albedo and the exposure.
+        correlated: how many observations say no more than one, as the errors of neighbours and frames are alike.
+        height_std: of the fused surface, as a share of the distance.
+        tilt_std_rad: of the surface's normals around their smoothed ones; infinite: no smoothing.
+        tilt_rings: over how many rings of neighbours the normals are smoothed.
+        step_std: of what a vertex moves beside the mean of its neighbours, as a share of the distance.
+        most_step, most_move: bounds of a step and of all, as shares of the distance.
+    """
+
+    texture: bool = True
+    shading: bool = True
+    lamp: bool = True
+    correlated: float = 30.0
+    height_std: float = 0.002
+    tilt_std_rad: float = 0.1
+    tilt_rings: int = 3
+    step_std: float = 0.005
+    most_step: float = 0.02
+    most_move: float = 0.1
+    blurs_px: tuple[float, ...] = BLURS_PX
+
+
+def step(problem: Problem, x: Float, lamp: Lamp, blur: float, settings: Settings) -> Float:
+    """One step of all vertices."""
+    from scipy.sparse import eye_array
+
+    mesh, count = problem.mesh, len(x)
+    seen = sightings(
+        problem, problem.views, problem.sight, x, lamp, blur, texture=settings.texture, shading=settings.shading
+    )
+    seen, albedo = evened(seen, problem.camera, count)
+    told = system.summed(seen, albedo, LEAST_SIGHTINGS)
+    curvature, slope = told.curvature / settings.correlated, told.slope / settings.correlated
+    normals = vertex_normals(x, mesh.faces)
+    across = tangents(normals)
+    mean = problem.mean
+    parts = gradient(x, mesh.faces, across)
+    if np.isfinite(settings.tilt_std_rad):
+        smooth = normals
+        for _ in range(settings.tilt_rings):
+            smooth = unit(smooth + mean @ smooth)
+        wanted = -np.einsum("ni,nki->nk", smooth, across)
+        weight = settings.tilt_std_rad**-2
+        for k in (1, 2):
+            curvature[:, k, k] += weight
+            slope[:, k] -= weight * wanted[:, k - 1]
+    moved = ((x - mesh.vertices) * normals).sum(1)
+    prior = 1 / (settings.height_std * problem.distance) ** 2
+    curvature[:, 0, 0] += prior
+    slope[:, 0] += prior * moved
+    beside = (eye_array(count) - mean).tocsr()
+    height = system.minimum(parts, curvature, slope, beside, 1 / (settings.step_std * problem.distance) ** 2)
+    step_bound, bound = settings.most_step * problem.distance, settings.most_move * problem.distance
+    height = np.clip(moved + np.clip(height, -step_bound, step_bound), -bound, bound) - moved
+    return x + height[:, None] * normals
