@@ -113,7 +113,6 @@ def estimate(
 
     check_sights(mesh, sights)
     normals = mesh.vertex_normals if normals is None else normals
-    progress("evidence", 0, 1)
     evidence = gather(mesh, normals, sights, points)
     fits = fit_light(mesh, evidence, bounces, progress)
     told = check_fits(fits)

@@ -39,7 +39,7 @@ def painted(
     lamp, log_gain = best.lamp(), best.log_gain
     roughness = float(np.exp(best.values["log_roughness"])) if fits.parts.film else NO_FILM_ROUGHNESS
     film = float(np.exp(best.values["log_film"])) if fits.parts.film else 0.0
-    coarse = np.exp(over_mesh(mesh, fits.evidence, best.log_albedo))
+    coarse = over_mesh(mesh, fits.evidence, np.exp(best.log_albedo)).astype(float)
     light = lamp.torch()
     curve = CameraResponse.of(np.exp(best.values["log_gamma"]), best.values["shoulder"], best.values["vignette"])
     number = {int(index): f for f, index in enumerate(fits.evidence.frames)}
