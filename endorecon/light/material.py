@@ -142,7 +142,9 @@ def _lighting(
     gain = np.exp(best.log_gain) / scale
     exposure = np.exp(np.log(gain).mean(1))
     balance = gain / exposure[:, None]
-    balance /= balance.mean(0)
+    # The mean is white by convention; what it differs from that is albedo.
+    mean = balance.mean(0)
+    balance, albedo = balance / mean, albedo * mean
     n, gamma = len(mesh.vertices), float(np.exp(best.values["log_gamma"]))
     figures = {
         "gamma": gamma, "gamma_std": gamma * best.std("log_gamma"),
