@@ -8,7 +8,7 @@ the mesh's albedo stands in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -37,10 +37,10 @@ BACKGROUND = 24
 
 @dataclass(frozen=True)
 class Relit:
-    """A frame and what became of it; both (H, W, 3) uint8."""
+    """A frame and what became of it, (H, W, 3) uint8 by the light's name."""
 
     frame: Frame
-    rgb: Image
+    pictures: dict[str, Image]
 
 
 def lighting_of(run: Run, input: Path | None, progress: Progress) -> Lighting:
@@ -60,10 +60,10 @@ def lighting_of(run: Run, input: Path | None, progress: Progress) -> Lighting:
 
 
 def relit(
-    run: Run, lighting: Lighting, light: str, input: Path | None = None, every: int = 1,
+    run: Run, lighting: Lighting, lights: Sequence[str], input: Path | None = None, every: int = 1,
     progress: Progress = lambda *_: None,
 ) -> Iterator[Relit]:  # fmt: skip
-    """The frames of a run under a light of `LIGHTS`, in order.
+    """The frames of a run under lights of `LIGHTS`, in order.
 
     Raises:
         InputError: a light that is not known; a run without mesh or pictures.
@@ -71,8 +71,8 @@ def relit(
     from endorecon.light.estimate import frame_poses
     from endorecon.run_frames import run_clip, run_frames
 
-    if light not in LIGHTS:
-        raise InputError(f"light '{light}' is not known; choose one of {', '.join(LIGHTS)}")
+    if unknown := [light for light in lights if light not in LIGHTS]:
+        raise InputError(f"light '{unknown[0]}' is not known; choose one of {', '.join(LIGHTS)}")
     if run.mesh_path is None:
         raise InputError(f"the run in '{run.path}' has no mesh to light; reconstruct it first")
     poses = frame_poses(run)
@@ -85,7 +85,7 @@ def relit(
         seen = scene.view(frame.camera, pose, frame=frame.index)
         reach = reach or _usual(seen.depth)
         turn = 2 * math.pi * number / max(len(indices), 2)
-        yield Relit(frame, _picture(scene, seen, frame, pose, light, reach, turn))
+        yield Relit(frame, {light: _picture(scene, seen, frame, pose, light, reach, turn) for light in lights})
         progress("rendering", number + 1, len(indices))
 
 
@@ -139,7 +139,9 @@ def pixel_albedo(lighting: Lighting, seen: LitView, frame: Frame) -> Float32:
     mesh = np.maximum(seen.albedo, 1e-3)
     ratio = np.clip(own / mesh, 1 / MOST_DETAIL, MOST_DETAIL)
     level = frame.rgb.max(-1)
-    told = frame.use_mask & ~frame.specular_mask & (level < 250) & (level > 8)
+    # What is clipped is at least as pale as it looks.
+    ratio = np.where((frame.rgb >= 250).any(-1, keepdims=True), np.maximum(ratio, 1), ratio)
+    told = frame.use_mask & ~frame.specular_mask & (level > 8)
     # A model's highlight that is about as bright as the rest is not subtracted to the point.
     told &= seen.mirrored.max(-1) < 0.5 * np.maximum(seen.linear_rgb.max(-1), 1e-9)
     share = cv2.GaussianBlur(cv2.erode(told.astype(np.float32), np.ones((3, 3))), (0, 0), 1.5)[..., None]
@@ -162,20 +164,20 @@ def write_clip(
             f"expected a video whose name ends in .mp4, a positive rate and a step of at least 1, found '{out.name}', "
             f"{fps:g} and {every}"
         )
-    pictures = relit(run, lighting, light, input, every, progress)
+    pictures = relit(run, lighting, [light], input, every, progress)
     if (first := next(pictures, None)) is None:
         raise InputError(f"the run in '{run.path}' has no frame to show; reconstruct it again")
-    height, width = (n // 2 * 2 for n in first.rgb.shape[:2])
+    height, width = (n // 2 * 2 for n in first.frame.rgb.shape[:2])
     count = len(range(0, len(frame_poses(run)), every))
     kept, number, names = {0, count // 2, count - 1}, 0, []
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with Video(out, width, height, fps) as video:
             for number, picture in enumerate(chain([first], pictures)):
-                video.write(np.ascontiguousarray(picture.rgb[:height, :width]))
+                video.write(np.ascontiguousarray(picture.pictures[light][:height, :width]))
                 if number in kept:
                     names.append(out.with_name(f"{out.stem}_{picture.frame.index:06d}.png"))
-                    _write(names[-1], picture.rgb)
+                    _write(names[-1], picture.pictures[light])
     except OSError as error:
         raise InputError(f"can't write '{out}' ({error.strerror or error}); choose another place with --out") from error
     return number + 1, names
@@ -186,9 +188,14 @@ def sheet(run: Run, lighting: Lighting, out: Path, input: Path | None = None, ro
     from endorecon.light.estimate import frame_poses
 
     every = max(1, len(frame_poses(run)) // rows)
-    columns = [list(relit(run, lighting, light, input, every)) for light in LIGHTS]
-    count = min(rows, len(columns[0]))
-    lines = [np.hstack([columns[0][n].frame.rgb, *(column[n].rgb for column in columns)]) for n in range(count)]
+    lines = [
+        np.hstack([picture.frame.rgb, *(picture.pictures[light] for light in LIGHTS)])
+        for picture in relit(run, lighting, LIGHTS, input, every)
+    ][:rows]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"can't write '{out}' ({error.strerror}); choose another place with --out") from error
     _write(out, np.vstack(lines))
 
 

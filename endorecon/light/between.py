@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from endorecon.light.evidence import Evidence
+from endorecon.light.evidence import BLACK, WHITE, Evidence
 from endorecon.light.model import Between
 from endorecon.lighting import Lamp
 from rendering.bounce import BOUNCES, Bounces
@@ -21,12 +21,21 @@ USUAL_ALBEDO, USUAL_SHARE = 0.6, 0.95
 
 
 def over_mesh(mesh: Mesh, evidence: Evidence, albedo: Float) -> Float32:
-    """(V, 3): albedo of the vertices, from that of the points (M, 3) around them."""
+    """(V, 3): albedo of the vertices, from that of the points (M, 3) around them that tell it."""
     from scipy.spatial import cKDTree
 
+    plain = (evidence.value > BLACK) & (evidence.value < WHITE)
+    often = [np.bincount(evidence.point, plain[:, c], len(albedo)) for c in range(3)]
     distance, near = cKDTree(evidence.points).query(mesh.vertices, k=min(8, len(albedo)))
-    weight = 1 / (distance + 1e-3 * distance.mean() + 1e-12)
-    return ((albedo[near] * weight[..., None]).sum(1) / weight.sum(1, keepdims=True)).astype(np.float32)
+    out = np.empty((len(mesh.vertices), 3), np.float32)
+    for c in range(3):
+        # A colour that is always clipped at a point says nothing there; its neighbours' stands in, or the usual one.
+        told = often[c] > 0
+        usual = float(np.median(albedo[told, c])) if told.any() else float(np.median(albedo[:, c]))
+        weight = told[near] / (distance + 1e-3 * distance.mean() + 1e-12)
+        faint = 1e-3 / (distance.mean() + 1e-12)
+        out[:, c] = ((albedo[near, c] * weight).sum(1) + usual * faint) / (weight.sum(1) + faint)
+    return out
 
 
 def usual_scale(albedo: Float) -> float:

@@ -113,7 +113,6 @@ def estimate(
 
     check_sights(mesh, sights)
     normals = mesh.vertex_normals if normals is None else normals
-    progress("evidence", 0, 1)
     evidence = gather(mesh, normals, sights, points)
     fits = fit_light(mesh, evidence, bounces, progress)
     told = check_fits(fits)
@@ -156,7 +155,9 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
             at = settled(data(parts.film, 3), at, parts)
     wet = parts.film
     at, parts = with_pair(data(wet), at, parts)
-    scale, scale_std = scale * float(np.exp(at.values["log_scale"])), at.std("log_scale") if bounces else np.inf
+    scale, scale_std = scale * float(np.exp(at.values["log_scale"])), at.std("log_scale")
+    if not bounces:
+        scale, scale_std = between.usual_scale(np.exp(at.log_albedo)), np.inf
     progress("light", ROUNDS, ROUNDS)
     joint = solver.fit(data(wet), at, (*at.free, "falloff"), parts, steps=STEPS)
     known = at.with_values(log_gamma=model.UNKNOWNS["log_gamma"].mean)

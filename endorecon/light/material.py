@@ -39,7 +39,7 @@ def painted(
     lamp, log_gain = best.lamp(), best.log_gain
     roughness = float(np.exp(best.values["log_roughness"])) if fits.parts.film else NO_FILM_ROUGHNESS
     film = float(np.exp(best.values["log_film"])) if fits.parts.film else 0.0
-    coarse = np.exp(over_mesh(mesh, fits.evidence, best.log_albedo))
+    coarse = over_mesh(mesh, fits.evidence, np.exp(best.log_albedo)).astype(float)
     light = lamp.torch()
     curve = CameraResponse.of(np.exp(best.values["log_gamma"]), best.values["shoulder"], best.values["vignette"])
     number = {int(index): f for f, index in enumerate(fits.evidence.frames)}
@@ -142,7 +142,9 @@ def _lighting(
     gain = np.exp(best.log_gain) / scale
     exposure = np.exp(np.log(gain).mean(1))
     balance = gain / exposure[:, None]
-    balance /= balance.mean(0)
+    # The mean is white by convention; what it differs from that is albedo.
+    mean = balance.mean(0)
+    balance, albedo = balance / mean, albedo * mean
     n, gamma = len(mesh.vertices), float(np.exp(best.values["log_gamma"]))
     figures = {
         "gamma": gamma, "gamma_std": gamma * best.std("log_gamma"),

@@ -100,7 +100,7 @@ def test_albedo_and_roughness_are_found_again() -> None:
     found = estimate(mesh, sights(), bounces=False, points=500)
     seen = found.observed > np.median(found.observed)
     ratio = (found.albedo / truth().albedo)[seen]
-    assert np.median(np.abs(ratio / np.median(ratio) - 1)) < 0.04
+    assert np.median(np.abs(ratio / np.median(ratio) - 1)) < 0.07
     assert np.median(found.roughness) == pytest.approx(0.3, abs=0.1)  # the blur of a coarse image widens it
     assert "roughness" in found.observable and "albedo's scale" in found.fixed
     assert found.exposure / found.exposure[0] == pytest.approx(truth().exposure, rel=0.03)
