@@ -17,7 +17,8 @@ from video_io.masks import Mask, field_of_view, specular
 
 Image = NDArray[np.uint8]
 SURE, PERHAPS = 0.35, 0.6  # of the tissue's colourfulness
-LARGE, SURE_SHARE = 0.003, 0.25  # of the picture's pixels, for a tool; and of a tool, that must be sure
+LARGE = 0.003  # of the picture's pixels, for a tool
+SURE_SHARE, LEAST_TOLD = 0.25, 0.1  # of its pixels that are not glare, those that are sure; and of all, those
 MOST = 0.6  # of the picture: more is no tool, but a scene without colour
 MARGIN_PX = 4  # at 320 pixels across: blur, and the shadow that a tool throws next to it
 GIVEN_SHARE, GIVEN_CHANGE = 0.005, 0.002
@@ -70,16 +71,16 @@ def _tool(colour: NDArray[np.float32], highlights: Mask, use: Mask, usual: float
     pale = np.nan_to_num(colour, nan=usual)
     # Highlights are pale on tissue too, and so is their rim: they belong to what is around them, and prove nothing.
     glare = cv2.dilate(highlights.astype(np.uint8), np.ones((5, 5))) > 0
-    sure = use & ~glare & (pale < SURE * usual)
-    perhaps = use & (highlights | (pale < PERHAPS * usual))
+    perhaps = use & ~highlights & (pale < PERHAPS * usual)
     closed = cv2.morphologyEx(
-        perhaps.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+        perhaps.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
     )
     closed = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3)))
     count, labels = cv2.connectedComponents(closed)
     area = np.bincount(labels.ravel(), minlength=count)
-    certain = np.bincount(labels[sure], minlength=count)
-    keep = (area > LARGE * colour.size) & (certain > SURE_SHARE * area)
+    told = np.bincount(labels[perhaps & ~glare], minlength=count)
+    certain = np.bincount(labels[perhaps & ~glare & (pale < SURE * usual)], minlength=count)
+    keep = (area > LARGE * colour.size) & (certain > SURE_SHARE * told) & (told > LEAST_TOLD * area)
     keep[0] = False
     return _filled(keep[labels])
 
@@ -93,8 +94,11 @@ def _filled(mask: Mask) -> Mask:
 
 
 def _lasting(found: list[Mask]) -> list[Mask]:
-    """Only the parts that touch one in the picture before or after."""
+    """Only the parts that touch one in the picture before or after; and what is one in both of these."""
     kept = []
+    found = [
+        mask | (found[i - 1] & found[i + 1]) if 0 < i < len(found) - 1 else mask for i, mask in enumerate(found)
+    ]
     for i, mask in enumerate(found):
         others = [found[j] for j in (i - 1, i + 1) if 0 <= j < len(found)]
         if not others or not mask.any():

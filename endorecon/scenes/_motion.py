@@ -2,8 +2,8 @@
 
 A Gaussian's position, quaternion and log scales at time t are those at rest plus the sum over j of w_j phi_j(t), with
 ten weights a function. The functions are bells, phi_j(t) = exp(-(t - c_j)^2 / 2 s_j^2), whose centres c_j and widths
-s_j are learnt. Unlike there, all Gaussians share them, and each ends at three widths: so at any time only a few count,
-the gradient by the weights is an outer product that need not be stored, and a step touches a fraction of them.
+s_j are learnt. Unlike there, all Gaussians share them, and each ends at three widths: at any time only a few count, the
+gradient by the weights is an outer product that need not be stored, and a step touches a fraction of them.
 """
 
 from __future__ import annotations

@@ -100,7 +100,11 @@ class MovingTraining(Training):
 
     def step(self) -> bool:
         """One frame; False where something is no number any more."""
-        if not super().step() or self._now is None or not np.isfinite(self._now[1].sum()):
+        try:
+            done = super().step()
+        except FloatingPointError:
+            done = False
+        if not done or self._now is None:
             return False
         self.basis.step(self._now[0], self._motion.by_height, BASIS_RATE * self._cooling)
         return True
@@ -131,6 +135,8 @@ class MovingTraining(Training):
     def _shown(self, view: SplatView) -> dict[str, torch.Tensor]:
         heights = self.basis.heights(view.time_ns)
         moved = displaced(*(self.raw[n].detach().numpy() for n in (*MOVED, "motion")), heights)
+        if not all(np.isfinite(m.sum()) for m in moved):
+            raise FloatingPointError("the motion of the Gaussians is no number")
         self._now = heights, moved[0]
         return {**self.raw, **{n: torch.from_numpy(m).requires_grad_() for n, m in zip(MOVED, moved, strict=True)}}
 

@@ -1,8 +1,9 @@
 """Gaussians that follow tissue as it moves, before a camera that stands still or moves, without the tools.
 
 Tools are left out by the masks that come with the input, or by those that are found (`video_io.instruments`). What
-one hides is shown as it was seen at other times, moved on with its surroundings. The mesh is the surface at one moment,
-that of the frame which shows most. Files: `splats.ply` and `splats.splat`, the Gaussians at that moment; `motion.npz`.
+one hides is shown as it was seen at other times, moved on with its surroundings. The mesh is the surface at one
+moment, that of the frame which shows most. Files: `splats.ply` and `splats.splat`, the Gaussians at that moment;
+`motion.npz`.
 """
 
 from __future__ import annotations
@@ -107,6 +108,8 @@ class DeformingScene:
 
         options, light = self._options or Options(seconds=self._setting.seconds), Light(self._usual)
         views, setting = self._without_tools(), self._setting
+        if len(_apart([view.world_from_cam for view in views])) == 1:
+            options = replace(options, degree=0)  # a still camera sees each from one side
         held = held_out(len(views), options)
         start, trained, first = seeds(
             [v for i, v in enumerate(views) if i not in held], self._number, options.degree, light

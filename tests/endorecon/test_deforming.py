@@ -233,7 +233,8 @@ class TestFollowing:
 
 
 def test_points_are_followed_to_a_tenth_of_the_motion(clip: Clip, views: list[SplatView]) -> None:
-    """Trained on 14 of 17 frames; points move up to 5 mm, and are found within 1 mm, half of them within .3 mm."""
+    """Trained on 14 of 17 frames, a pixel being .7 mm; points move up to 5 mm, and are found within 1 mm, half of them
+    within .3 mm (found: .17 mm; .48 mm for 95 % of them)."""
     light = Light(60.0)
     trained = [v for i, v in enumerate(views) if i % 8]
     start, _, _ = seeds(trained, SEEDS, 0, light)

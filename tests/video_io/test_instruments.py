@@ -16,7 +16,7 @@ ALL = np.ones((128, 160), bool)
 
 @pytest.fixture(scope="module")
 def tissue() -> list[np.ndarray]:
-    return [frame.rgb for frame in prepare("tissue", 4, 6, CAMERA).frames()]
+    return [frame.rgb for frame in prepare("tissue", 2, 6, CAMERA, still=True).frames()]
 
 
 def with_shaft(rgb: np.ndarray, tip: tuple[int, int], tint: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
