@@ -25,7 +25,7 @@ from endorecon.scenes.base import Scene, Setting
 from endorecon.tracking.calibrate import Estimates, calibrate
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.given import GivenPoses
-from endorecon.tracking.refine import FocalPrior
+from endorecon.tracking.refine import MOST_LOG_FOCAL, FocalPrior
 from endorecon.tracking.settle import settle
 from endorecon.tracking.tracker import Tracker
 from endorecon.work import FILE, PROGRAM, Work, check_same, identity, is_unfinished, program
@@ -278,7 +278,9 @@ def start_camera(clip: Clip, estimator: Estimator) -> tuple[Camera, float]:
     usual = Camera.from_fov(width, height, USUAL_FOV_RAD).scaled(clip.view.width, clip.view.height)
     looks, _ = estimator.estimate_camera(clip.probes(8))
     weight = USUAL_FOCAL_STD**2 / (USUAL_FOCAL_STD**2 + NETWORK_FOCAL_STD**2)
-    camera = usual.with_focal_scale((looks.focal_px / usual.focal_px) ** weight)
+    # No lens is further from the usual than by this, whatever a network says.
+    ratio = np.clip(looks.focal_px / usual.focal_px, np.exp(-MOST_LOG_FOCAL), np.exp(MOST_LOG_FOCAL))
+    camera = usual.with_focal_scale(float(ratio) ** weight)
     return camera, float((USUAL_FOCAL_STD**-2 + NETWORK_FOCAL_STD**-2) ** -0.5)
 
 
