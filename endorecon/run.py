@@ -327,7 +327,7 @@ def read_run(path: str | Path) -> Run:
         working, source = (Camera.from_dict(camera), Camera.from_dict(camera["source"])) if camera else (None, None)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+    except (OSError, ValueError, ArithmeticError, KeyError, TypeError, AttributeError, csv.Error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"the run in '{path}' is damaged ({reason}); reconstruct again with --overwrite") from error
     estimated, note = (bool(camera.get("estimated")), str(camera.get("note", ""))) if camera else (False, "")

@@ -55,16 +55,16 @@ class Clip:
 
     def frames(self, first: int = 0) -> Iterator[Frame]:
         """Working frames in order, each time from the start of the source; the `first` ones are read, but not given."""
-        return map(self.ready, islice(self.source.frames(), first, None))
+        return map(self.worked, islice(self.source.frames(), first, None))
 
     def probes(self, count: int = PROBES) -> list[Frame]:
         """Working frames spread over the clip."""
-        return [self.ready(f) for f in self.source.sample(count)]
+        return [self.worked(f) for f in self.source.sample(count)]
 
     def with_camera(self, camera: Camera) -> Clip:
         """The same clip with this camera of the working image."""
         return replace(self, camera=camera)
 
-    def ready(self, frame: Frame) -> Frame:
+    def worked(self, frame: Frame) -> Frame:
         """The working frame of one of the source's."""
         return with_masks(replace(self.view.apply(frame), camera=self.camera), self.overlay_mask)

@@ -171,7 +171,7 @@ class Material:
         return Clip(source, view, overlay(probes), self.run.camera)
 
     def _shot(self, clip: Clip, frame: Frame, pose: NDArray[np.float64]) -> Shot:
-        working = clip.ready(frame)
+        working = clip.worked(frame)
         rgb, use = working.rgb, working.use_mask
         depth = confidence = np.zeros(use.shape, np.float32)
         if frame.index in self.run.depth_indices:

@@ -266,7 +266,7 @@ def _timed(stamps: Float, poses: Float, interval_s: float) -> Lookup:
 def _number(name: str) -> int | None:
     """The last number in a file's name."""
     found = re.findall(r"\d+", Path(name).stem)
-    return int(found[-1]) if found else None
+    return int(found[-1]) if found and len(found[-1]) < 20 else None
 
 
 def _total(source: Source) -> int | None:

@@ -162,7 +162,7 @@ def test_every_listing_tells_licence_and_source() -> None:
 @pytest.mark.parametrize(
     ("model", "adapter", "message"),
     [
-        ("nonsense", None, "give tiny, a hub id \\(owner/name\\) of Depth Anything, DINOv2 or DINOv3"),
+        ("nonsense", None, "give tiny, a hub id \\(owner/name\\) of Depth Anything, VGGT, DINOv2 or DINOv3"),
         ("tiny", "somewhere", "is no adapter"),
         ("./nowhere/at/all", None, "no folder"),
     ],

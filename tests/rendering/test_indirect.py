@@ -88,7 +88,7 @@ def test_paths_agree_with_plain_path_tracing() -> None:
     light = SpotLight(tuple(pose[:3, 3]), exponent=0.0, cutoff_rad=3.2)
     origin = pose[:3, 3].astype(np.float32)
     rays = np.ascontiguousarray(camera.ray_map()[[8, 24], [30, 10]] @ pose[:3, :3].T.astype(np.float32))
-    _, points, normals, _, _ = renderer._cast(origin, rays)
+    _, points, _, normals, _, _ = renderer._cast(origin, rays)
     albedo, a = mean_albedo((PLAIN,)), renderer.anatomy
     fast = np.mean(
         [

@@ -339,7 +339,7 @@ def test_the_first_pictures_decide_how_to_work_on_the_rest() -> None:
 
 def test_a_black_picture_is_waited_out() -> None:
     said: list[str] = []
-    pictures = [np.zeros((160, 192, 3), np.uint8)] * 60 + moving(90, 192, 160)
+    pictures = [np.zeros((160, 192, 3), np.uint8)] * 120 + moving(90, 192, 160)
     with StreamServer(list(chunks(pictures))) as server:
         source = RunningSource(server.address, timeout_s=3.0)
         source.begin()
