@@ -326,7 +326,7 @@ def _inject(network: nn.Module, folder: Path, adapter: str, card: Card, base: st
 
         kind = parse_json(read_text(folder / CONFIG))["peft_type"]
         config = PeftConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # the last of names peft does not know
         raise InputError(
             f"{folder / CONFIG} is no configuration of an adapter ({_line(error)}): copy the adapter's folder again"
         ) from error

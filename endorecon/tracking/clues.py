@@ -29,6 +29,7 @@ _FRAMES = 40  # that are looked at, spread over the segment
 # Of an image 320 wide: neighbours whose residuals are compared are so far apart that their windows share nothing.
 _NEIGHBOURS_PX = (20.0, 50.0)
 _MOST_PX = 3.0
+_FOCAL_SCALES = (0.6, 1.7)  # for which a lens must have rays, if its focal length is to be doubted
 _FOCAL_STD = 0.4  # of the log focal length, when the given one is doubted
 _STILL_GAP, _STILL_MOTION_PX, _STILL_SHARE = 8, 3.0, 0.15
 
@@ -172,7 +173,12 @@ def _copied(scene: Map) -> Map:
 
 def _refocused(scene: Map, refined: Refined) -> tuple[float, float, float]:
     """Log of the focal length that suits the landmarks best over the map's, its standard deviation, and the share of
-    the residual that is left with it."""
+    the residual that is left with it; 0, infinity and 1 where another focal length leaves pixels without a ray, as
+    those of wide fisheyes do."""
+    pixels = np.concatenate([sight.pixels for sight in scene.sights])
+    scaled = (scene.camera.with_focal_scale(scale) for scale in _FOCAL_SCALES)
+    if not all(np.isfinite(camera.rays(pixels)).all() for camera in scaled):
+        return 0.0, np.inf, 1.0
     own = _copied(scene)
     prior = FocalPrior(scene.camera.focal_px, _FOCAL_STD)
     spread = min(adjust_keyframes(own, prior) for _ in range(2))

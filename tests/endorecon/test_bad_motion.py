@@ -120,6 +120,19 @@ def test_the_right_calibration_is_not_doubted(tmp_path) -> None:
     assert not said(run, "calibration"), run.info["warnings"]
 
 
+def test_a_wide_fisheye_has_no_shorter_lens_to_be_compared_with(tmp_path) -> None:
+    """Seen through a lens of .6 times its focal length, the corners of this one have no ray."""
+    fisheye = Camera("fisheye", 192, 160, (140.0, 140.0, 96.0, 80.0, -0.19, 0.0, 0.03, -0.013))
+    corner = np.array([[1.0, 1.0]])
+    assert np.isfinite(fisheye.rays(corner)).all()
+    assert not all(np.isfinite(fisheye.with_focal_scale(s).rays(corner)).all() for s in (0.6, 1.7))
+    clip = prepare("colon", 21, FRAMES, fisheye)
+    clip = replace(clip, look=replace(clip.look, interreflection=0.0))
+    run = run_of(tmp_path, [frame.rgb for frame in clip.frames()], fisheye)
+    assert len(run.trajectory.times_ns) == FRAMES
+    assert not said(run, "the calibration does not fit")
+
+
 def test_tissue_that_moves_before_a_still_camera(tmp_path) -> None:
     run = run_of(tmp_path, pulled([rendered(turned(0))[0][0]] * FRAMES, 12, 30.0, np.random.default_rng(0)))
     assert run.info["verdict"]["grade"] == "red"
