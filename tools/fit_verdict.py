@@ -58,6 +58,7 @@ CONSTANTS = Path(__file__).resolve().parents[1] / "endorecon/tracking/fitted.py"
 # Weights of clean clips, found on 64 runs of an earlier program; and how many runs they count for.
 START, STIFF = {"halves_percent": 0.971, "residual_px": 0.211}, 3.0
 FPS, SIZE = 30.0, (192, 160)
+NOT_TAKEN = ("still_share",)  # a share that is next to none in most runs: its weight would be large, and rest on few
 # What is done to a clip besides leaving it clean, in turn: names of corruptions and their severities, faults, and
 # tissue that moves by so many pixels.
 DAMAGES = (
@@ -194,7 +195,8 @@ def fit(runs: list[Measured], verdicts: list[Verdict], options: str) -> str:
     table = [terms(verdict.clues) for verdict in verdicts if verdict.clues is not None]
     names, best = list(START), np.inf
     while True:
-        trials = [names, *([*names, name] for name in table[0] if name not in names)] if best < np.inf else [names]
+        further = [name for name in table[0] if name not in names and name not in NOT_TAKEN]
+        trials = [names, *([*names, name] for name in further)] if best < np.inf else [names]
         off = {tuple(trial): left_out(table, truth, clips, trial) for trial in trials}
         found = min(off, key=lambda trial: float((off[trial] ** 2).mean()))
         error = float((off[found] ** 2).mean())
@@ -202,8 +204,9 @@ def fit(runs: list[Measured], verdicts: list[Verdict], options: str) -> str:
             break
         names, best = list(found), error
     off_left_out = left_out(table, truth, clips, names)
-    # So that the interval holds nine in ten, whatever the tails are like.
-    spread = max(float(np.quantile(np.abs(off_left_out), 0.9)) / 1.645, 0.1)
+    # So that the interval holds nine in ten, whatever the tails are like; it is wider where something is doubted.
+    doubted = np.array([bool(verdict.doubts) for verdict in verdicts])
+    spreads = [max(float(np.quantile(np.abs(off_left_out[own]), 0.9)) / 1.645, 0.1) for own in (~doubted, doubted)]
     offset, weights = ridge(table, truth, names)
     lines = "".join(f'    "{name}": {weight:.4f},\n' for name, weight in zip(names, weights, strict=True))
     return (
@@ -211,8 +214,9 @@ def fit(runs: list[Measured], verdicts: list[Verdict], options: str) -> str:
         f'(docs/verdict.md).\n\n{len(runs)} runs of {len(set(clips.tolist()))} phantom clips: {options}.\n"""\n\n'
         "from __future__ import annotations\n\n"
         "# log(true path error in per cent) = OFFSET + the sum of WEIGHTS times the terms of "
-        "`endorecon.tracking.clues`, with\n# the standard deviation SPREAD.\n"
-        f"OFFSET = {offset:.4f}\nWEIGHTS: dict[str, float] = {{\n{lines}}}\nSPREAD = {spread:.3f}\n"
+        "`endorecon.tracking.clues`, with\n# the standard deviation SPREAD, or DOUBTED_SPREAD where there are doubts.\n"
+        f"OFFSET = {offset:.4f}\nWEIGHTS: dict[str, float] = {{\n{lines}}}\n"
+        f"SPREAD, DOUBTED_SPREAD = {spreads[0]:.3f}, {spreads[1]:.3f}\n"
     )
 
 

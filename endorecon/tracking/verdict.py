@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from endorecon.tracking.clues import Clues, gather, terms
-from endorecon.tracking.fitted import OFFSET, SPREAD, WEIGHTS
+from endorecon.tracking.fitted import DOUBTED_SPREAD, OFFSET, SPREAD, WEIGHTS
 from endorecon.tracking.map import Map
 from endorecon.tracking.refine import Refined
 
@@ -88,11 +88,12 @@ def judge(
     clues, apart = gather(scene, refined, figures, camera_given)
     known = terms(clues)
     log_error = OFFSET + sum(weight * known[name] for name, weight in WEIGHTS.items())
-    low, middle, high = (float(np.exp(log_error + k * SPREAD)) for k in (-_NINETY, 0.0, _NINETY))
+    found = doubts(clues)
+    spread = DOUBTED_SPREAD if found else SPREAD
+    low, middle, high = (float(np.exp(log_error + k * spread)) for k in (-_NINETY, 0.0, _NINETY))
     # One frame's disagreement is a single draw: its neighbours and the whole segment tell how large it usually is.
     near = uniform_filter1d(apart**2, _NEIGHBOURS, mode="nearest")
     usual = np.sqrt((near + (apart**2).mean()) / 2) * middle / max(clues.halves_percent, 1e-3)
-    found = doubts(clues)
     grade = _grade(middle, PATH_PERCENT)
     grade = "amber" if found and grade == "green" else grade
     return Verdict(grade, middle, (low, high), clues, 100 * usual / _median_depth(scene, refined), found)
