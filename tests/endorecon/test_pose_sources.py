@@ -234,6 +234,12 @@ def test_a_still_camera_places_every_frame_at_the_same_pose(phantom, tmp_path) -
     assert max(depths) < 1.5 * min(depths)
 
 
+def test_a_number_of_thousands_of_digits_in_a_name_is_none() -> None:
+    from endorecon.poses.file import _number
+
+    assert (_number("frame_0012.png"), _number(f"frame_{'1' * 5000}.png"), _number("frame.png")) == (12, None, None)
+
+
 def test_colmap_places_frames_or_says_that_it_can_not(tmp_path) -> None:
     # 9 mm over texture; on the 0.6 mm of the other tests' clip COLMAP's poses hang on the last bit of the images.
     moving = simulate("abdomen", 5, FRAMES, CAMERA, 30.0, tmp_path / "clip", extras=False)

@@ -169,13 +169,17 @@ def test_reading_damaged_files(tmp_path: Path) -> None:
 
 
 def test_a_table_of_frames_that_is_damaged(tmp_path: Path) -> None:
-    """A field of more than csv takes, and rows whose times fall: both found by fuzzing."""
+    """A field of more than csv takes, a time without end, and rows whose times fall: found by fuzzing."""
     from endorecon.evaluate.protocol import RunRecord
 
     run = write_run(tmp_path / "run")
     table = run.path / "frames.csv"
     head, *rows = table.read_text().splitlines()
     table.write_text("\n".join([head, "x" * 200_000, *rows]) + "\n")
+    with pytest.raises(InputError, match="is damaged"):
+        read_run(run.path)
+    index, _, *rest = rows[0].split(",")
+    table.write_text("\n".join([head, ",".join([index, "1e999", *rest]), *rows[1:]]) + "\n")
     with pytest.raises(InputError, match="is damaged"):
         read_run(run.path)
     table.write_text("\n".join([head, *reversed(rows)]) + "\n")

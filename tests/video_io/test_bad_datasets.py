@@ -48,6 +48,17 @@ def pipe(name: str) -> Damage:
     return lambda f: ((f / name).unlink(), os.mkfifo(f / name))
 
 
+def circle(name: str) -> Damage:
+    """Put a link to itself in the place of a folder's second file."""
+
+    def link(folder: Path) -> None:
+        path = sorted((folder / name).iterdir())[1]
+        path.unlink()
+        path.symlink_to(path.name)
+
+    return link
+
+
 def resized(name: str) -> Damage:
     """Halve an image."""
     return lambda f: cv2.imwrite(str(f / name), cv2.imread(str(f / name), cv2.IMREAD_UNCHANGED)[::2, ::2])
@@ -119,6 +130,7 @@ BAD: list[tuple[Writer, dict, Damage, str]] = [
     (made_.stereomis, STEREO, cut("groundtruth.txt"), r"no pose of frame 2 \(1 of 3 frames lack one\)"),
     (made_.stereomis, STEREO, put("StereoCalibration.ini", "[StereoLeft]\n"),
      "can't be used as the stereo calibration"),
+    (made_.stereomis, STEREO, pipe("StereoCalibration.ini"), "is a pipe or a device"),
     (made_.stereomis, STEREO, gone("*.mp4"), "holds 0 videos"),
     (lambda f, c: made_.stereomis(f, c, False), STEREO, gone("video_frames/000001r.png"),
      "3 images but 2 right images"),
@@ -134,6 +146,7 @@ BAD: list[tuple[Writer, dict, Damage, str]] = [
     (made_.tum, {"model": "brown"}, lambda f: sorted((f / "rgb").iterdir())[1].unlink(),
      "which rgb.txt names, is missing"),
     (made_.tum, {"model": "brown"}, put("rgb.txt", "1 ../secret.png\n"), "outside the folder"),
+    (made_.tum, {"model": "brown"}, circle("rgb"), "outside the folder"),
     (made_.tum, {"model": "brown"}, put("rgb.txt", "soon rgb/1.png\n"), "expected a time and a path"),
     (made_.tum, {"model": "brown"}, put("groundtruth.txt", "7 0 0 0 0 0 0 1\n"), "reaches from 7.000 to 7.000 s"),
     (made_.colmap, {"model": "brown"}, gone("images/frame_00001.png"), r"the image 'frame_00001\.png' .* is missing"),
