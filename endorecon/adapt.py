@@ -96,7 +96,7 @@ def adapt_videos(
     if minutes <= 0:
         raise InputError(f"{minutes:g} minutes: give a positive time")
     if not inputs and not truth:
-        raise InputError("no recordings: give one or more videos or folders of images")
+        raise InputError("no recordings: give videos or folders of images, or clips with truth with --truth")
     out = out.expanduser()
     _check_free(out, overwrite)
     share = TRACKING_SHARE / max(len(inputs), 1)

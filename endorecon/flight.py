@@ -146,7 +146,4 @@ def _light(run: Run) -> Light | None:
 
 def _straight(camera: Camera) -> Camera:
     """The camera, or the pinhole with which its Gaussians were trained."""
-    if camera.model in ("pinhole", "fisheye"):
-        return camera
-    w, h, focal = camera.width, camera.height, camera.focal_px
-    return Camera.pinhole(w, h, focal, focal, w / 2, h / 2)
+    return camera if camera.model in ("pinhole", "fisheye") else camera.straightened()

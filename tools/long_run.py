@@ -24,19 +24,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.loops import clip_at
+from tools.loops import clip_arguments, clip_at
 
 SAME = ("trajectory.tum", "frames.csv", "camera.json", "scene/mesh.ply")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", type=Path)
-    parser.add_argument("--scene", default="colon")
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--frames", type=int, default=3000)
-    parser.add_argument("--fps", type=float, default=30.0)
-    parser.add_argument("--size", type=int, nargs=2, default=(192, 160))
+    clip_arguments(parser)
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--draw", type=int, default=0, help="of the places where it is killed")
     args = parser.parse_args()

@@ -47,12 +47,7 @@ FALSE_RAD, FALSE_SHARE = np.radians(5.0), 0.2
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", type=Path)
-    parser.add_argument("--scene", default="colon")
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--frames", type=int, default=3000)
-    parser.add_argument("--fps", type=float, default=30.0)
-    parser.add_argument("--size", type=int, nargs=2, default=(192, 160))
+    clip_arguments(parser)
     parser.add_argument("--black", type=int, nargs=2, default=(0, 0))
     args = parser.parse_args()
     width, height = args.size
@@ -110,6 +105,16 @@ def track(folder: Path, camera: Camera, spool: Spool, black: range) -> tuple[Tra
         if window[-1].index % 240 < 8:
             print(f"  frame {window[-1].index}: {peak()}", flush=True)
     return tracker, seconds
+
+
+def clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """What tells the phantom clip of there and back, as `clip_at` takes it."""
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("--scene", default="colon")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--frames", type=int, default=3000)
+    parser.add_argument("--fps", type=float, default=30.0)
+    parser.add_argument("--size", type=int, nargs=2, default=(192, 160))
 
 
 def clip_at(clips: Path, scene: str, seed: int, frames: int, fps: float, width: int, height: int) -> Path:

@@ -242,6 +242,12 @@ class Camera:
             self, params=tuple(p * scale if n in stretched else p for n, p in zip(names, self.params, strict=True))
         )
 
+    def straightened(self) -> Camera:
+        """A pinhole of this size and focal length: square pixels, its axis in the middle of the image."""
+        return Camera.pinhole(
+            self.width, self.height, self.focal_px, self.focal_px, self.width / 2, self.height / 2
+        )
+
     def _mapped(self, sx: float, sy: float, x: float, y: float, width: int, height: int) -> Camera:
         factor = {"fx": sx, "fy": sy, "cx": sx, "cy": sy, "c": sx, "d": sx, "e": sy, "f": sy}
         offset = {"cx": x, "cy": y}

@@ -249,12 +249,6 @@ def common(camera: Camera) -> Camera:
     return Camera("fisheye", w, h, (camera.focal_px, camera.focal_px, cx, cy, 0, 0, 0, 0))
 
 
-def straight(camera: Camera) -> Camera:
-    """A pinhole camera of this size and focal length: square pixels, its axis in the middle of the image."""
-    w, h, focal = camera.width, camera.height, camera.focal_px
-    return Camera.pinhole(w, h, focal, focal, w / 2, h / 2)
-
-
 def _maps(camera: Camera, other: Camera) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Where each pixel of the other camera, at the same place, is found in this one's image, and whether it is."""
     pixels, seen = camera.project(np.nan_to_num(other.ray_map(), nan=0.0))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from endorecon.exports.base import Material, folders, straight, write_image
+from endorecon.exports.base import Material, folders, write_image
 
 ABOUT = "LLFF as in EndoNeRF: poses_bounds.npy, pictures, depth, masks, for EndoGaussian, Deform3DGS and the like"
 NEAR, FAR = 1.0, 99.0  # percentiles of depth that count as the nearest and the farthest
@@ -20,7 +20,7 @@ NEAR, FAR = 1.0, 99.0  # percentiles of depth that count as the nearest and the 
 def export(material: Material, out: Path) -> str:
     """Write poses_bounds.npy, images/, depth/, masks/ and a note on the unit of depth."""
     images, depths, masks = folders(out, ("images", "depth", "masks"))
-    camera, rows = straight(material.camera), []
+    camera, rows = material.camera.straightened(), []
     factor = _steps(material)
     for shot in material.shots(camera):
         write_image(images / f"{shot.name}.png", shot.rgb)

@@ -25,7 +25,8 @@ LENGTH = 1e-3  # of the run's unit in transforms.json
 def export(material: Material, out: Path) -> str:
     """Write transforms.json, images/, masks/, depth/ and sparse_pc.ply."""
     write(material, common(material.camera), out)
-    return f"open it with ns-train METHOD --data {{out}}; the run's lengths: {material.unit}"
+    lacks = "" if material.has_depth else "the run has no depth, and so has this; "
+    return f"{lacks}open it with ns-train METHOD --data {{out}}; the run's lengths: {material.unit}"
 
 
 def write(material: Material, camera: Camera, out: Path) -> None:

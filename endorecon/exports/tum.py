@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from endorecon.exports.base import Material, folders, straight, write_image
+from endorecon.exports.base import Material, folders, write_image
 from video_io.trajectory import Trajectory
 
 ABOUT = "TUM RGB-D: pictures, depth and trajectory, for SLAM and its evaluation"
@@ -21,7 +21,7 @@ FACTOR, METRES = 5000.0, 1e-3
 def export(material: Material, out: Path) -> str:
     """Write rgb/, depth/, rgb.txt, depth.txt, groundtruth.txt and camera.json."""
     pictures, depths = folders(out, ("rgb", "depth"))
-    camera = material.camera if material.camera.model == "pinhole" else straight(material.camera)
+    camera = material.camera if material.camera.model == "pinhole" else material.camera.straightened()
     listed: dict[str, list[str]] = {"rgb": ["# time_s file"], "depth": ["# time_s file"]}
     # Deep scenes go beyond 16 bits; such pixels are left out, not clipped.
     for shot in material.shots(camera):

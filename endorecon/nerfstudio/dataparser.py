@@ -20,7 +20,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import Nerfstudio, Nerfst
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
 from endorecon.exports import nerfstudio as export
-from endorecon.exports.base import HELD_OUT_EVERY, Choice, Material, common, straight, whole_folder
+from endorecon.exports.base import HELD_OUT_EVERY, Choice, Material, common, whole_folder
 from endorecon.run import Run, holds_run, read_run
 from rendering.mesh import read_ply
 from video_io.errors import InputError
@@ -88,7 +88,7 @@ def prepared(data: Path, source: Path | None = None) -> Path:
         camera = common(material.camera)
         shutil.rmtree(out, ignore_errors=True)
         with whole_folder(out) as folder:
-            export.write(material, straight(camera) if camera.model == "brown" else camera, folder)
+            export.write(material, camera.straightened() if camera.model == "brown" else camera, folder)
     return out
 
 

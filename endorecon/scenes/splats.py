@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from endorecon.scenes._splat_light import Light
-from endorecon.scenes._splat_model import Splats, SplatView, seed, surface_depth, write_splats
+from endorecon.scenes._splat_model import Splats, seed, surface_depth, write_splats
+from endorecon.scenes._splat_views import KeptViews
 from endorecon.scenes.base import Setting
 from endorecon.scenes.tsdf import Observed, TsdfScene
 from rendering.mesh import Caster, Mesh
-from video_io.camera import Camera
 from video_io.errors import InputError
 
 if TYPE_CHECKING:
     from endorecon.scenes._splat_training import Options, Training
 
-MOST_VIEWS = 400  # frames that are kept to train on, 0.9 MB each at 320 x 256: beyond, every second one is left out
 SEEDS = 25_000
 SHOWN = 0.5  # alpha from which a pixel's depth goes into the mesh
 
@@ -44,8 +43,7 @@ class SplatScene:
     def __init__(self, median_depth: float, setting: Setting, options: Options | None = None) -> None:
         self._setting, self._usual, self._options = setting, median_depth, options
         self._surface = TsdfScene.for_depth(median_depth)
-        self._views: list[SplatView] = []
-        self._step, self._seen = 1, 0
+        self._kept = KeptViews()
         self.splats: Splats | None = None
         self.figures: dict[str, Any] = {}
         self.warnings: list[str] = []
@@ -53,19 +51,14 @@ class SplatScene:
     def integrate(self, observation: Observed) -> None:
         """Add an observation; its frame must carry a camera."""
         self._surface.integrate(observation)
-        if self._seen % self._step == 0:
-            self._views.append(view_of(observation))
-        self._seen += 1
-        if len(self._views) > MOST_VIEWS:
-            self._views, self._step = self._views[::2], 2 * self._step
+        self._kept.add(observation)
 
     def mesh(self) -> Mesh:
         """Train, write the files, and fuse the rendered depth; the surface as measured where that fails."""
         surface = self._surface.mesh()
         self.warnings += self._surface.warnings
         del self._surface
-        if self._step > 1:
-            self.warnings.append(f"the Gaussians were trained on every {self._step}th frame, for want of memory")
+        self.warnings += self._kept.warnings
         try:
             training = self._train(surface)
         except InputError as error:
@@ -89,7 +82,7 @@ class SplatScene:
         )
         caster = Caster(surface) if len(surface.faces) else None
         views = []
-        for view in self._views:
+        for view in self._kept.views:
             depth, _ = surface_depth(view, caster)
             views.append(replace(view, depth=depth, confidence=(depth > 0).astype(np.float16)))
         # The surface was measured in all frames; what is held out are the pictures.
@@ -101,7 +94,7 @@ class SplatScene:
 
     def _fused(self, splats: Splats) -> Mesh:
         scene = TsdfScene.for_depth(self._usual)
-        for view in self._views:
+        for view in self._kept.views:
             layers = splats.render(view.camera, view.world_from_cam)
             depth, alpha = layers.depth.numpy(), layers.alpha.numpy()
             shown = (alpha > SHOWN) & view.use_mask
@@ -118,32 +111,3 @@ def figures_of(training: Training) -> dict[str, Any]:
         "held_out": tests, "light": {"usual_depth": training.light.usual, "law": law},
         "history": [[f.seconds, f.steps, f.gaussians, f.psnr, f.ssim] for f in training.history],
     }  # fmt: skip
-
-
-def view_of(observation: Observed) -> SplatView:
-    """What is kept of an observation; a lens that the rasteriser does not know is made a pinhole's."""
-    frame, camera = observation.frame, observation.frame.camera
-    if camera is None:
-        raise ValueError(f"frame {frame.index} has no camera; a scene needs one to place its depth")
-    maps = frame.rgb, frame.use_mask, observation.depth, observation.confidence
-    if camera.model not in ("pinhole", "fisheye"):
-        camera, maps = _straightened(camera, maps)
-    rgb, use, depth, confidence = maps
-    return SplatView(
-        frame.index, frame.time_ns, rgb, use, depth, confidence.astype(np.float16), camera, observation.world_from_cam
-    )
-
-
-def _straightened(camera: Camera, maps: tuple[np.ndarray, ...]) -> tuple[Camera, tuple[np.ndarray, ...]]:
-    """A pinhole camera of this size and focal length, and the maps (colour, use, depth, confidence) as it sees them."""
-    import cv2
-
-    w, h, focal = camera.width, camera.height, camera.focal_px
-    straight = Camera.pinhole(w, h, focal, focal, w / 2, h / 2)
-    pixels, seen = camera.project(straight.ray_map())
-    at = (pixels - 0.5).astype(np.float32)  # OpenCV counts from pixel centres
-    rgb = cv2.remap(maps[0], at[..., 0], at[..., 1], cv2.INTER_LINEAR)
-    use, depth, confidence = (
-        cv2.remap(m.astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_NEAREST) * seen for m in maps[1:]
-    )
-    return straight, (rgb, use > 0, depth, confidence)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from endorecon.scenes._splat_light import Light
 from endorecon.scenes._splat_model import SplatView, write_splats
+from endorecon.scenes._splat_views import KeptViews
 from endorecon.scenes.base import Setting
-from endorecon.scenes.splats import MOST_VIEWS, SHOWN, figures_of, view_of
+from endorecon.scenes.splats import SHOWN, figures_of
 from endorecon.scenes.tsdf import Observed, TsdfScene
 from rendering.mesh import Mesh
 from video_io.errors import InputError
@@ -55,27 +56,21 @@ class DeformingScene:
         self, median_depth: float, setting: Setting, options: Options | None = None, seeds: int = SEEDS
     ) -> None:  # fmt: skip
         self._setting, self._usual, self._options, self._number = setting, median_depth, options, seeds
-        self._views: list[SplatView] = []
-        self._step, self._seen = 1, 0
+        self._kept = KeptViews()
         self.splats: MovingSplats | None = None
         self.figures: dict[str, Any] = {}
         self.warnings: list[str] = []
 
     def integrate(self, observation: Observed) -> None:
         """Add an observation; its frame must carry a camera."""
-        if self._seen % self._step == 0:
-            self._views.append(view_of(observation))
-        self._seen += 1
-        if len(self._views) > MOST_VIEWS:
-            self._views, self._step = self._views[::2], 2 * self._step
+        self._kept.add(observation)
 
     def mesh(self) -> Mesh:
         """Train, write the files, and fuse the rendered depth at one moment; that of one frame where this fails."""
-        if self._step > 1:
-            self.warnings.append(f"the Gaussians were trained on every {self._step}th frame, for want of memory")
+        self.warnings += self._kept.warnings
         try:
             training, moment = self._train()
-        except (InputError, FloatingPointError) as error:
+        except InputError as error:
             self.warnings.append(f"there are no Gaussians: {error}")
             return self._measured()
         self.splats = training.moving()
@@ -92,7 +87,7 @@ class DeformingScene:
             for name in ("splats.ply", "splats.splat"):
                 write_splats(still, folder / name)
             write_motion(self.splats, folder / FILE)
-        scene, poses = TsdfScene.for_depth(self._usual), _apart([view.world_from_cam for view in self._views])
+        scene, poses = TsdfScene.for_depth(self._usual), _apart([view.world_from_cam for view in self._kept.views])
         for pose in poses:
             layers = still.render(moment.camera, pose)
             alpha = layers.alpha.numpy()
@@ -122,18 +117,18 @@ class DeformingScene:
 
     def _without_tools(self) -> list[SplatView]:
         """The views, whose masks leave tools out."""
-        pictures, uses = [view.rgb for view in self._views], [view.use_mask for view in self._views]
+        pictures, uses = [view.rgb for view in self._kept.views], [view.use_mask for view in self._kept.views]
         if masks_are_given(pictures, uses):
             self.figures["tools"] = {"masks": GIVEN}
-            return self._views
+            return self._kept.views
         tools = tool_masks(pictures, uses)
         share = float(np.mean([tool.mean() for tool in tools])) if tools else 0.0
         self.figures["tools"] = {"masks": FOUND if share else NONE, "share": round(share, 4)}
-        return [replace(v, use_mask=v.use_mask & ~tool) for v, tool in zip(self._views, tools, strict=True)]
+        return [replace(v, use_mask=v.use_mask & ~tool) for v, tool in zip(self._kept.views, tools, strict=True)]
 
     def _measured(self) -> Mesh:
         scene = TsdfScene.for_depth(self._usual)
-        for view in self._views[len(self._views) // 2 :][:1]:
+        for view in self._kept.views[len(self._kept.views) // 2 :][:1]:
             sure = view.confidence.astype(np.float32) * view.use_mask
             scene.integrate_depth(view.rgb, view.depth, sure, view.camera, view.world_from_cam)
         return scene.mesh()

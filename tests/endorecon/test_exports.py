@@ -14,7 +14,7 @@ from made_run import write_run
 from endorecon.cli import main
 from endorecon.evaluate.spoiled import spoiled_run
 from endorecon.exports import exports, find_export
-from endorecon.exports.base import Choice, Material, common, straight, whole_folder
+from endorecon.exports.base import Choice, Material, common, whole_folder
 from endorecon.exports.colmap import colmap_camera
 from endorecon.exports.nerfstudio import nerfstudio_camera
 from endorecon.run import Run, read_run
@@ -166,7 +166,7 @@ def test_llff(run: Run, tmp_path: Path) -> None:
     out = exported(run, "llff", tmp_path / "out")
     truth, factor = open_truth(out), float((out / "unit.txt").read_text().split(" is ")[1].split()[0])
     assert truth.layout == "endonerf" and truth.camera is not None
-    assert truth.camera.params == pytest.approx(straight(CAMERA).params) and factor in (100, 1000)
+    assert truth.camera.params == pytest.approx(CAMERA.straightened().params) and factor in (100, 1000)
     same_poses(truth, run, factor)
     found, (depth, _) = truth.depth(3), run.depth(3)
     assert found is not None and np.abs(found / factor - depth).max() < 0.51 / factor

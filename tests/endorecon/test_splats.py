@@ -232,7 +232,7 @@ class TestScene:
         brown = Camera("brown", 96, 80, (*CAMERA.params, -0.1, 0.01, 0, 0, 0))
         scene = SplatScene(20.0, Setting(), replace(QUICK, iterations=2))
         scene.integrate(observation(replace(views[0], camera=brown)))
-        assert scene._views[0].camera.model == "pinhole" and scene._views[0].use_mask.mean() > 0.8
+        assert scene._kept.views[0].camera.model == "pinhole" and scene._kept.views[0].use_mask.mean() > 0.8
 
     @pytest.mark.parametrize("what", ["no depth", "all masked"])
     def test_nothing_to_begin_with(self, views: list[SplatView], what: str) -> None:
@@ -251,11 +251,11 @@ class TestScene:
         assert scene.splats is not None and scene.figures["psnr"] is None and scene.figures["held_out"] == []
 
     def test_long_clips_are_thinned_out(self, views: list[SplatView], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("endorecon.scenes.splats.MOST_VIEWS", 6)
+        monkeypatch.setattr("endorecon.scenes._splat_views.MOST_VIEWS", 6)
         scene = SplatScene(20.0, Setting(), replace(QUICK, iterations=2, degree=0))
         for view in views:
             scene.integrate(observation(view))
-        assert [view.index for view in scene._views] == [0, 4, 8, 12, 16]
+        assert [view.index for view in scene._kept.views] == [0, 4, 8, 12, 16]
         scene.mesh()
         assert "trained on every 4th frame" in scene.warnings[0]
 
