@@ -24,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.loops import clip_arguments, clip_at
+from tools.loops import clip_arguments, clip_of
 
 SAME = ("trajectory.tum", "frames.csv", "camera.json", "scene/mesh.ply")
 
@@ -35,15 +35,16 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--draw", type=int, default=0, help="of the places where it is killed")
     args = parser.parse_args()
-    clip = clip_at(args.clips, args.scene, args.seed, args.frames, args.fps, *args.size)
+    clip = clip_of(args)
     whole, broken = args.clips / f"{clip.name}_whole", args.clips / f"{clip.name}_killed"
     for folder in (whole, broken):
         shutil.rmtree(folder, ignore_errors=True)
-    record = clip.with_name(f"{clip.name}_record.jsonl")
+    record = args.clips / f"{clip.name}_record.jsonl"
     begun = time.perf_counter()
     child(clip, whole, record, 0, check=True)
     told = [json.loads(line) for line in record.read_text().splitlines()]
-    print(f"whole run: {args.frames} frames in {time.perf_counter() - begun:.0f} s by the wall clock", flush=True)
+    count, seconds = max(row[1] for row in told if row[0] == "tracking"), time.perf_counter() - begun
+    print(f"whole run: {count} frames in {seconds:.0f} s by the wall clock", flush=True)
     costs(told)
     drift(whole, clip)
     if args.kills:
@@ -118,7 +119,7 @@ def drift(out: Path, clip: Path) -> None:
 
 def killed(clip: Path, whole: Path, out: Path, calls: int, kills: int, draw: int) -> None:
     """Kill and resume; print where, and whether the result is the same."""
-    rng, record = random.Random(draw), clip.with_name(f"{clip.name}_killed.jsonl")
+    rng, record = random.Random(draw), out.with_suffix(".jsonl")
     left, places = calls, []
     for number in range(kills):
         # Each of the remaining stretches is as long as the others, give or take a half.

@@ -50,10 +50,8 @@ def main() -> int:
     clip_arguments(parser)
     parser.add_argument("--black", type=int, nargs=2, default=(0, 0))
     args = parser.parse_args()
-    width, height = args.size
-    folder = clip_at(args.clips, args.scene, args.seed, args.frames, args.fps, width, height)
+    folder = clip_of(args)
     truth = open_truth(folder)
-    args.clips.mkdir(parents=True, exist_ok=True)
     frames = args.clips / f".{folder.name}_frames"
     frames.unlink(missing_ok=True)
     spool = Spool(frames)
@@ -115,6 +113,13 @@ def clip_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=3000)
     parser.add_argument("--fps", type=float, default=30.0)
     parser.add_argument("--size", type=int, nargs=2, default=(192, 160))
+    parser.add_argument("--clip", type=Path, help="of `endorecon simulate`, in place of the rendered one")
+
+
+def clip_of(args: argparse.Namespace) -> Path:
+    """The folder of the clip that the arguments tell."""
+    args.clips.mkdir(parents=True, exist_ok=True)
+    return args.clip or clip_at(args.clips, args.scene, args.seed, args.frames, args.fps, *args.size)
 
 
 def clip_at(clips: Path, scene: str, seed: int, frames: int, fps: float, width: int, height: int) -> Path:

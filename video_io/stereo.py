@@ -1,4 +1,5 @@
-"""Depth from a calibrated stereo pair: rectification, then semi-global matching (Hirschmüller, PAMI 2008).
+"""Depth from a calibrated stereo pair: rectification, semi-global matching (Hirschmüller, PAMI 2008), and fractions of
+a pixel (`video_io.subpixel`).
 
 The rectified cameras are pinholes with the line through both centres as x axis (Fusiello et al., MVA 2000); the images
 are brought to them through our own camera models, so any lens will do. Depth comes back at the pixels of the left image
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from video_io.camera import Camera
 from video_io.errors import InputError
+from video_io.subpixel import sharpened
 
 Float = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -114,11 +116,12 @@ class Matcher:
                     f"{camera.width} x {camera.height}; expected both to agree; take the calibration of these images"
                 )
         # Without the border the matcher leaves the first columns out, as many as the largest disparity.
-        both = [
-            cv2.copyMakeBorder(cv2.remap(image, *at, cv2.INTER_LINEAR), 0, 0, self._count, 0, cv2.BORDER_CONSTANT)
-            for image, at in ((left, self._left_map), (right, self._right_map))
+        rectified = [
+            cv2.remap(image, *at, cv2.INTER_LINEAR) for image, at in ((left, self._left_map), (right, self._right_map))
         ]
-        disparity = self._sgm.compute(*both)[:, self._count :].astype(np.float32) / 16
+        both = [cv2.copyMakeBorder(image, 0, 0, self._count, 0, cv2.BORDER_CONSTANT) for image in rectified]
+        disparity = np.maximum(self._sgm.compute(*both)[:, self._count :], 0).astype(np.float32) / 16
+        disparity = sharpened(*(cv2.cvtColor(i, cv2.COLOR_RGB2GRAY).astype(np.float32) for i in rectified), disparity)
         seen = disparity > self._reach / self._far
         z = np.where(seen, self._reach / np.where(seen, disparity, 1), 0).astype(np.float32)
         rays = self.camera.ray_map()
