@@ -15,7 +15,7 @@ from endorecon.run import FrameRow
 from endorecon.scenes import scenes
 from endorecon.tracking.motion import poor_motion
 from endorecon.tracking.refine import FocalPrior, is_shown
-from endorecon.tracking.verdict import explain
+from endorecon.tracking.verdict import explain, frame_grade
 from video_io.clip import Clip
 from video_io.faults import FROZEN
 from video_io.frame import Frame
@@ -164,7 +164,7 @@ def trust(result: Result, most: int = 6) -> list[str]:
         low, high = verdict.interval_percent
         found = [
             f"verdict {verdict.grade}: the camera's path is expected to be off by {verdict.path_percent:.2g} % of its "
-            f"length ({low:.2g} to {high:.2g} % with 90 % probability)"
+            f"length ({low:.2g} to {high:.2g} % with 90 % probability), {verdict.extent_percent:.2g} % of its extent"
         ]
     else:
         found = [
@@ -176,7 +176,8 @@ def trust(result: Result, most: int = 6) -> list[str]:
     sound = (row for n, row in enumerate(result.rows) if not row.reason and n not in unsure)
     rows = [row for row in sound if row.grade and row.segment == result.main]
     named = bool(found) or any(row.grade == "red" for row in rows)
-    parts = explain([(row.index, row.grade, row.figures) for row in rows]) if named else []
+    own = [(row, frame_grade(row.figures.get("expected_error_percent", np.inf))) for row in rows]
+    parts = explain([(row.index, grade, row.figures) for row, grade in own]) if named else []
     more = [f"... and {len(parts) - most} more stretches (frames.csv)"] if len(parts) > most else []
     return found + parts[:most] + more
 

@@ -25,7 +25,7 @@ from endorecon.tracking.densify import Correction, NetworkDepth
 from endorecon.tracking.observation import Observation, Refused
 from endorecon.tracking.refine import FocalPrior, Refined, refine
 from endorecon.tracking.tracker import Tracker
-from endorecon.tracking.verdict import Verdict, frame_grade, judge
+from endorecon.tracking.verdict import Verdict, judge
 from endorecon.work import Work
 from video_io.camera import Camera
 from video_io.clip import Clip
@@ -300,7 +300,7 @@ def update_rows(tracker: Tracker, result: Result) -> None:
             continue
         segment, number = tracker.placed[row.index]
         expected = float(result.verdicts[segment].frame_percent[number])
-        grade = frame_grade(expected) if result.verdicts[segment].grade else ""
+        grade = result.verdicts[segment].frame_grade(number)
         figures = {
             **row.figures,
             "refined_residual_px": float(result.segments[segment].residual_px[number]),

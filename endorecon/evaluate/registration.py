@@ -18,6 +18,7 @@ from video_io.trajectory import Similarity, align
 
 Float = NDArray[np.float64]
 EQUAL = 1.15  # residuals within this factor can't be told apart
+SLID = 2.0  # times their own residual that landmarks may be off after ICP
 _HYPOTHESES = 12_000
 _ANGLES_DEG = (30.0, 60.0, 90.0, 135.0, 180.0, -135.0, -90.0, -60.0, -30.0)
 _STEPS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)
@@ -54,6 +55,7 @@ class Registration:
         starts: starts that went through ICP.
         landmark_rms: root mean square distance of the landmarks before ICP, mm; None without landmarks.
         landmark_fit: the transform of the landmarks alone, or None.
+        slid: whether the surface alone would have left the landmarks, by another scale, so that theirs was kept.
         alternatives: places that fit about as well, the best first.
         axis: of the surface in the CT: the direction in which its normals have least part, (3,).
     """
@@ -67,6 +69,7 @@ class Registration:
     landmark_fit: Similarity | None
     alternatives: tuple[Alternative, ...]
     axis: Float
+    slid: bool = False
 
     @property
     def ambiguous(self) -> bool:
@@ -131,12 +134,21 @@ def register(
     few = points[:1000], normals[:1000], surface
     found = icp(*few, begun, with_scale, 30, coarse=True)
     best = min(icp(points, normals, surface, _best(found, 4), with_scale, 50), key=_merit)
+    slid = False
+    if landmarks is not None and known is not None and rms is not None and with_scale:
+        # A sheet fits a sheet at any scale, the better the smaller it is: the landmarks know more.
+        after = float(np.sqrt(((best.fit.apply(landmarks[0]) - landmarks[1]) ** 2).sum(1).mean()))
+        if slid := after > SLID * max(rms, best.residual):
+            with_scale = False
+            best = icp(points, normals, surface, [known], with_scale, 50)[0]
     axis = tube_axis(normals @ best.fit.rotation.T)
     probes = icp(*few, _probes(points, normals, best.fit, surface, axis), with_scale, 25, coarse=True)
     others = icp(*few, _best([*probes, *(found if landmarks is None else [])], 24), with_scale, 8)
     alternatives = _alternatives(points[:1000], normals[:1000], surface, best.fit, others, with_scale, axis)
     method = "multi-start" if landmarks is None else "landmarks"
-    return Registration(best.fit, method, best.residual, best.inlier_share, len(begun), rms, known, alternatives, axis)
+    return Registration(
+        best.fit, method, best.residual, best.inlier_share, len(begun), rms, known, alternatives, axis, slid
+    )
 
 
 def fit_landmarks(run: Float, ct: Float, with_scale: bool) -> Similarity:

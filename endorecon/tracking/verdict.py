@@ -24,8 +24,9 @@ from endorecon.tracking.refine import Refined
 Float = NDArray[np.float64]
 
 GRADES = ("green", "amber", "red")
-# Path errors, and positions' errors as a share of the depth, up to which a run or a frame is green, or amber.
-PATH_PERCENT = (1.0, 3.0)
+# Path errors (of the path's length, and of its extent), and positions' errors as a share of the depth, up to which a
+# run or a frame is green, or amber. Shaking lengthens the path of a camera that stands: its length alone flatters it.
+PATH_PERCENT, EXTENT_PERCENT = (1.0, 3.0), (5.0, 25.0)
 FRAME_PERCENT = (2.0, 6.0)
 # From here on a clue tells of more than noise: share of landmarks on highlights, shared residual.
 SHINE, SHARED_PX = 0.6, 0.25
@@ -42,8 +43,9 @@ class Verdict:
         grade: "green", "amber" or "red"; empty, and errors NaN, where the poses were given and not judged.
         path_percent: expected error of the path (RMSE after the best similarity), per cent of its length.
         interval_percent: where it lies with 90 % probability.
-        doubts: sentences on what all landmarks share, of which the expected error may not know enough; such a segment
-            is not graded green.
+        doubts: sentences on what all landmarks share, of which the expected error may not know enough; neither such a
+            segment nor its frames are graded green.
+        extent_percent: the expected error in per cent of the path's extent (root mean square distance from its middle).
         clues: what that rests on; None where the segment is too short, or its poses were given.
         frame_percent: (F,) expected error of each frame's position, per cent of its median depth; infinite where it
             can't be told.
@@ -55,6 +57,14 @@ class Verdict:
     clues: Clues | None
     frame_percent: Float
     doubts: tuple[str, ...] = ()
+    extent_percent: float = float("nan")
+
+    def frame_grade(self, number: int) -> str:
+        """The grade of one of its frames; empty where the poses were not judged."""
+        if not self.grade:
+            return ""
+        own = frame_grade(float(self.frame_percent[number]))
+        return "amber" if own == "green" and self.doubts else own
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for run.yaml."""
@@ -62,6 +72,7 @@ class Verdict:
             "grade": self.grade,
             "path_error_percent": round(self.path_percent, 3),
             "path_error_interval_percent": [round(v, 3) for v in self.interval_percent],
+            "path_error_percent_of_extent": round(self.extent_percent, 3),
             "clues": self.clues.to_dict() if self.clues else {},
         }
 
@@ -94,9 +105,16 @@ def judge(
     # One frame's disagreement is a single draw: its neighbours and the whole segment tell how large it usually is.
     near = uniform_filter1d(apart**2, _NEIGHBOURS, mode="nearest")
     usual = np.sqrt((near + (apart**2).mean()) / 2) * middle / max(clues.halves_percent, 1e-3)
-    grade = _grade(middle, PATH_PERCENT)
-    grade = "amber" if found and grade == "green" else grade
-    return Verdict(grade, middle, (low, high), clues, 100 * usual / _median_depth(scene, refined), found)
+    length = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
+    extent = middle * length / float(np.sqrt(((centres - centres.mean(0)) ** 2).sum(1).mean()))
+    if not extent <= EXTENT_PERCENT[1]:
+        found += (
+            f"the path is hardly wider than its own error, which is {extent:.0f} % of its extent: it may be no more "
+            "than shaking, and depth and shape rest on the depth model",
+        )
+    grades = (_grade(middle, PATH_PERCENT), _grade(extent, EXTENT_PERCENT), "amber" if found else "green")
+    grade = max(grades, key=GRADES.index)
+    return Verdict(grade, middle, (low, high), clues, 100 * usual / _median_depth(scene, refined), found, extent)
 
 
 def doubts(clues: Clues) -> tuple[str, ...]:

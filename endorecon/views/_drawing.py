@@ -51,7 +51,7 @@ def mesh_picture(mesh: Mesh, path: Float, turn_rad: float, width: int = 560, hei
     """The surface and the camera's path (N, 3) from a point outside, drawn vertex by vertex, nearest on top.
 
     Surface that faces away is left out, so a tube shows its inner wall. The eye looks along the direction in which the
-    scene is thinnest, turned by `turn_rad` about the scene's longest axis.
+    scene is thinnest, from the side from which more of it is seen, turned by `turn_rad` about the scene's longest axis.
     """
     image = np.full((height, width, 3), _BACKGROUND, np.uint8)
     if len(mesh.vertices) < 3:
@@ -61,6 +61,8 @@ def mesh_picture(mesh: Mesh, path: Float, turn_rad: float, width: int = 560, hei
     _, _, axes = np.linalg.svd(points[:: max(1, len(points) // 4000)] - centre, full_matrices=False)
     c, s = np.cos(turn_rad), np.sin(turn_rad)
     view = np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ axes * [[1], [1], [np.sign(np.linalg.det(axes))]]
+    if np.mean(mesh.vertex_normals @ view[2] > 0) > 0.5:
+        view[1:] *= -1  # half a turn: a singular vector's sign is arbitrary, and the surface would show its back
     seen, line = (points - centre) @ view.T, (path - centre) @ view.T
     low, high = np.percentile(seen[:, :2], [0.5, 99.5], axis=0)
     if len(line):

@@ -14,6 +14,8 @@ from rendering.mesh import Mesh
 COLORS = {"green": (102, 187, 106), "amber": (255, 193, 7), "red": (239, 83, 80), "": (130, 130, 130)}
 MOST_FRAMES = 12
 NEAR = 0.1  # a vertex is seen where its depth differs from the frame's by this share at most
+# What a pose of a grade counts at least, per cent of the depth.
+LEAST_PERCENT = {"green": 0.0, "amber": sum(FRAME_PERCENT) / 2, "red": 2 * FRAME_PERCENT[1]}
 _OWN = 0.4  # how much of its own brightness a graded surface keeps
 
 
@@ -49,8 +51,8 @@ def vertex_percent(mesh: Mesh, run: Run, rows: list[FrameRow]) -> NDArray[np.flo
         seen = inside & (np.abs(local[:, 2] - depth[y, x]) < NEAR * depth[y, x])
         trust = np.where(seen, confidence[y, x], 0)
         expected = row.figures.get("expected_error_percent", np.inf)
-        if row.grade == "red":  # for another reason, such as fluid on the lens
-            expected = max(expected, 2 * FRAME_PERCENT[1])
+        # For another reason than its own error, such as a doubt of the whole path, or fluid on the lens.
+        expected = max(expected, LEAST_PERCENT[row.grade])
         # An error that can't be told is large; it must not drown all others.
         total += trust * min(expected if np.isfinite(expected) else 100.0, 100.0)
         weight += trust

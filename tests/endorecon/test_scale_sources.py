@@ -16,13 +16,13 @@ from endorecon import cli
 from endorecon.run import FrameRow, Run, RunWriter, read_run
 from endorecon.scales import add_estimate, ct, instrument, light, model, stereo
 from endorecon.scales.base import NotObservableError, ScaleEstimate
-from rendering.mesh import write_ply
+from rendering.mesh import Mesh, write_ply
 from rendering.phantom.clip import Video, prepare
 from rendering.phantom.stereo import both_eyes, right_eye
 from video_io.camera import Camera
 from video_io.errors import InputError
 from video_io.rig_files import read_rig
-from video_io.trajectory import Trajectory
+from video_io.trajectory import Trajectory, align
 from video_io.view import View
 
 # -- an instrument ------------------------------------------------------------------------------------------------
@@ -165,6 +165,53 @@ def test_a_ct_tells_the_scale(tmp_path: Path) -> None:
         ct.measure(run, tmp_path / "none.ply")
     found = ct.measure(run, tmp_path / "ct.ply", tmp_path / "points.csv")
     assert found.mm_per_unit == pytest.approx(3.3, rel=0.005) and found.log_std < 0.02
+
+
+def test_landmarks_hold_where_a_sheet_would_shrink(tmp_path: Path) -> None:
+    """Nearly flat tissue lies on a CT at any scale; five points picked to half a millimetre know better."""
+    run, rng = write_run(tmp_path / "run"), np.random.default_rng(3)
+    side, step = 60, 1.0
+    y, x = np.mgrid[:side, :side] * step
+    z = 0.4 * np.sin(x / 9) * np.cos(y / 11)
+    corner = (np.arange(side - 1)[:, None] * side + np.arange(side - 1)).ravel()
+    halves = ((side, side + 1), (side + 1, 1))
+    faces = np.concatenate([np.stack([corner, corner + a, corner + b], 1) for a, b in halves])
+    whole = Mesh(np.stack([x, y, z], -1).reshape(-1, 3).astype(np.float32), faces.astype(np.int32))
+    inner = (np.abs(whole.vertices[faces].mean(1)[:, :2] - 30) < 15).all(1)
+    used, where = np.unique(faces[inner], return_inverse=True)
+    part = Mesh(whole.vertices[used] / np.float32(2.5), where.reshape(-1, 3).astype(np.int32))
+    write_ply(whole, tmp_path / "ct.ply")
+    write_ply(part, run.path / "scene" / "mesh.ply")
+    at = rng.permutation(len(used))[:5]
+    picked = whole.vertices[used[at]] + rng.normal(0, 0.5, (5, 3))
+    rows = [",".join(f"{v:.6f}" for v in (*p, *q)) for p, q in zip(part.vertices[at], picked, strict=True)]
+    (tmp_path / "points.csv").write_text("x,y,z,ct_x,ct_y,ct_z\n" + "\n".join(rows))
+    found = ct.measure(run, tmp_path / "ct.ply", tmp_path / "points.csv")
+    low, high = found.interval
+    assert low < 2.5 < high and 0.005 < found.log_std < 0.06
+
+
+def test_what_landmarks_tell_of_scale() -> None:
+    """The interval holds as often as it says: five points picked to a tenth of their spread."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        points = rng.normal(size=(5, 3))
+        picked = 2 * points + rng.normal(0, 0.2, points.shape)
+        held += abs(np.log(align(points, picked, True).scale / 2)) < 1.645 * ct.landmark_std(points, picked)
+    assert 0.85 < held / 400 < 0.95  # 0.9 as stated; 400 draws tell it to 0.015
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "value", "std"),
+    [
+        ((0.0, 0.1), (0.1, 0.1), 0.05, 0.1 / 2**0.5),
+        ((0.0, 0.01), (0.1, 0.01), 0.05, 0.05),
+        ((0.0, 1.0), (1.0, 3.0), 0.1, 0.9**0.5),
+    ],
+)
+def test_two_values_become_one(a: tuple[float, float], b: tuple[float, float], value: float, std: float) -> None:
+    """By hand: the second pair lies 7.07 deviations apart, and so its deviation of .00707 becomes .05."""
+    assert ct.weighed(a, b) == pytest.approx((value, std))
 
 
 # -- the lamps ----------------------------------------------------------------------------------------------------

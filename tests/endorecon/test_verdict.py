@@ -9,17 +9,17 @@ import pytest
 
 from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.refine import refine
-from endorecon.tracking.verdict import explain, frame_grade, judge
+from endorecon.tracking.verdict import Verdict, explain, frame_grade, judge
 from video_io.camera import Camera
 
 CAMERA = Camera.pinhole(320, 256, 160.0, 160.0, 160.0, 128.0)
 FRAMES, LANDMARKS = 12, 160
 
 
-def tracked(noise_px: float) -> Map:
-    """A camera that moves 1 unit a frame past points 30 to 50 units away, followed with this much noise."""
+def tracked(noise_px: float, step: float = 1.0) -> Map:
+    """A camera that moves `step` units a frame past points 30 to 50 units away, followed with this much noise."""
     rng = np.random.default_rng(5)
-    centres = np.arange(FRAMES)[:, None] * [1.0, 0.0, 0.2]
+    centres = step * np.arange(FRAMES)[:, None] * [1.0, 0.0, 0.2]
     world = np.concatenate([rng.uniform(-15, 25, (LANDMARKS, 2)), rng.uniform(30, 50, (LANDMARKS, 1))], 1)
     scene = Map(CAMERA)
     for number, centre in enumerate(centres):
@@ -125,3 +125,19 @@ def test_stretches_are_named_with_their_cause() -> None:
     assert explain(rows) == [
         "frames 1 to 2 (red): the expected error of the position is 7.2 % of the depth; only 31 points can be followed"
     ]
+
+
+def test_a_doubt_of_all_landmarks_is_one_of_each_frame() -> None:
+    verdict = Verdict("amber", 0.5, (0.2, 1.0), None, np.array([0.5, 3.0, np.inf]), ("smoke",))
+    assert [verdict.frame_grade(n) for n in range(3)] == ["amber", "amber", "red"]
+    assert replace(verdict, doubts=()).frame_grade(0) == "green"
+    assert replace(verdict, grade="").frame_grade(0) == ""  # given poses are not judged
+
+
+def test_shaking_about_one_place_is_no_path() -> None:
+    """Noise of half a pixel makes the path of a camera that stands as long as its frames are many. By its length it is
+    off by 8 %, by its extent by 109; one that moves, by 1.0 and 3.2 %."""
+    moves, stands = (judge(scene, refine(scene)) for scene in (tracked(0.5), tracked(0.5, 0.0)))
+    assert moves.extent_percent < 5.0
+    assert stands.extent_percent > 25.0 and stands.grade == "red"
+    assert "no more than shaking" in stands.doubts[-1]
