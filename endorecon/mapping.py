@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from endorecon.pace import Pace
-from endorecon.spool import Spool
+from endorecon.spool import LookFile, Looks, Spool
 from endorecon.tracking.appearance import describe
 from endorecon.tracking.densify import NetworkDepth, fit_correction
 from endorecon.tracking.features import feature_image
@@ -78,6 +78,7 @@ class Mapper:
         self._spool, self._make_scene, self._show, self._pace, self._say = spool, make_scene, show, pace, say
         self._thread = threading.Thread(target=self._run, name="map", daemon=True)
         self._scene: TsdfScene | None = None
+        self._looks: LookFile | None = None
         self._segment, self._since_mapped = -1, 0
         self._mesh_at = 0.0
         self._kept_at = -np.inf
@@ -124,14 +125,22 @@ class Mapper:
             if shutil.disk_usage(self._spool.path.parent).free < needed:
                 raise InputError("the disk is nearly full")
             self._spool.keep(frame, seen.net, _NO_GUESS)
+            # Where loops are sought, the frame is read again: only what was kept may have a look.
+            if seen.observation.is_keyframe and seen.number - 1 not in seen.scene.looks:
+                self._remember(seen)
         except (InputError, OSError) as error:
             self.full = True
             self._say(f"no more depth is kept ({error}); tracking goes on")
             return
-        # Where loops are sought, the frame is read again: only what was kept may have a look.
-        if seen.observation.is_keyframe and seen.number - 1 not in seen.scene.looks:
-            log_net = np.log(seen.net.distance)
-            seen.scene.looks[seen.number] = describe(feature_image(frame), log_net, TrackerSettings().look)
+
+    def _remember(self, seen: Seen) -> None:
+        """Keep what a key frame looks like."""
+        if self._looks is None:
+            self._looks = LookFile(self._spool.path.with_name("looks"))
+        if not isinstance(seen.scene.looks, Looks):
+            seen.scene.looks = Looks(self._looks)
+        image, log_net = feature_image(seen.observation.frame), np.log(seen.net.distance)
+        seen.scene.looks[seen.number] = describe(image, log_net, TrackerSettings().look)
 
     def _map(self, seen: Seen) -> None:
         self._since_mapped += 1
@@ -146,6 +155,7 @@ class Mapper:
         if self._scene is None or new.segment != self._segment:
             valid = new.confidence > 0
             median = float(np.median(new.depth[valid])) if valid.any() else 1.0
+            self._scene = None  # before there is another one
             self._scene, self._segment = self._make_scene(median), new.segment
         self._scene.integrate(new)
         now = time.monotonic()
