@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from endorecon.tracking.map import Map, Sight
@@ -11,26 +13,33 @@ from endorecon.tracking.tracker import Tracker
 
 REMEMBER = 240  # frames without depth whose landmarks are remembered
 MOST_KEYS = 2000  # key frames; beyond that, every other one of the older half becomes a frame like others
+_Place = tuple[int, int, int]  # segment, number in its map, source index
 _NOTHING = Sight(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
 
 
 class Memory:
     """Lets go of what frames without depth saw once the sliding refinement is past them: they keep their place beside
     the key frame before them. Where there are many key frames, the same befalls some of the old ones with all that lies
-    between them, and then the landmarks that nobody sees any more go."""
+    between them; then the landmarks that nobody sees any more go, and the depth that was kept of these frames.
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-        self._waiting: list[tuple[int, int]] = []  # segment, and number in its map, as below
-        self._keys: list[tuple[int, int]] = []
-        self._others: list[tuple[int, int]] = []  # what these saw is remembered until old key frames go
+    Args:
+        tracker: what it lets go of.
+        let_go: takes the source indices of frames whose depth is no longer needed.
+    """
+
+    def __init__(self, tracker: Tracker, let_go: Callable[[list[int]], None]) -> None:
+        self._tracker, self._let_go = tracker, let_go
+        self._waiting: list[_Place] = []
+        self._keys: list[_Place] = []
+        self._others: list[_Place] = []  # what these saw is remembered until old key frames go
         self._segment = 0
 
     def placed(self, placed: Observation | Posed | Refused, kept: bool) -> None:
         """A frame was placed; `kept` says whether its depth will be needed in the end."""
         if isinstance(placed, Refused):
             return
-        place = self._tracker.placed[placed.frame.index]
+        index = placed.frame.index
+        place = (*self._tracker.placed[index], index)
         if place[0] != self._segment:
             self._tracker.segments[self._segment].trim()
             self._segment = place[0]
@@ -51,19 +60,22 @@ class Memory:
                     self._others.append(old)
             self._waiting = self._waiting[REMEMBER:]
 
-    def _map(self, place: tuple[int, int]) -> Map:
+    def _map(self, place: _Place) -> Map:
         return self._tracker.segments[place[0]]
 
     def _thin(self) -> None:
         older, newer = self._keys[: MOST_KEYS // 2], self._keys[MOST_KEYS // 2 :]
-        for place in older[1::2]:
+        gone = older[1::2]
+        for place in gone:
             scene, number = self._map(place), place[1]
             scene.sights[number] = _NOTHING
             scene.looks.pop(number, None)
             scene.keyframe[number] = number == 0  # the first frame of a segment is what the others lie beside
-        for place in (gone := [place for place in self._others if place < older[-1]]):
+        between = [place for place in self._others if place < older[-1]]
+        for place in between:
             self._map(place).sights[place[1]] = _NOTHING
-        self._others = [place for place in self._others if place >= older[-1]]
+        self._others = self._others[len(between) :]
         self._keys = older[::2] + newer
-        for segment in sorted({place[0] for place in [*older, *gone]}):
+        for segment in sorted({place[0] for place in gone + between}):
             self._tracker.forget_unseen(segment)
+        self._let_go([index for _, _, index in gone + between])

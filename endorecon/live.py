@@ -65,7 +65,7 @@ def live(
         say: takes a sentence for the person; progress: the number of frames, every second.
     """
     rows, network = Rows(), Network(estimator, pace)
-    preparer, memory = Preparer(clip, network, pace, stop), Memory(tracker)
+    preparer, memory = Preparer(clip, network, pace, stop), Memory(tracker, mapper.let_go)
     ticker = Ticker(clip, preparer, watching, pace, gauges, say, progress)
     preparer.start()
     while not (stop.is_set() or preparer.ready.closed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -79,6 +80,7 @@ class Mapper:
         self._thread = threading.Thread(target=self._run, name="map", daemon=True)
         self._scene: TsdfScene | None = None
         self._looks: LookFile | None = None
+        self._to_drop: deque[int] = deque()
         self._segment, self._since_mapped = -1, 0
         self._mesh_at = 0.0
         self._kept_at = -np.inf
@@ -96,6 +98,10 @@ class Mapper:
         self._kept_at = now
         return True
 
+    def let_go(self, indices: list[int]) -> None:
+        """What was kept of the frames with these source indices is no longer needed."""
+        self._to_drop.extend(indices)
+
     def finish(self) -> None:
         """Work off what waits, and end."""
         self.inbox.close()
@@ -111,6 +117,8 @@ class Mapper:
                 if (seen := self.inbox.take(0.2)) is not None:
                     self._keep(seen)
                     self._map(seen)
+                while self._to_drop:
+                    self._spool.drop(self._to_drop.popleft())
         except Exception as error:  # noqa: BLE001 - what is kept so far is of use, and so is tracking
             self.failed = f"the scene has stopped growing ({error or type(error).__name__})"
             self._say(f"{self.failed}; tracking goes on")

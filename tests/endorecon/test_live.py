@@ -25,7 +25,7 @@ from endorecon.live_job import Asked, live_video
 from endorecon.pace import STEPS, Gauges, Pace
 from endorecon.rows import Rising, Rows
 from endorecon.run import FrameRow, read_run
-from endorecon.spool import LookFile, Looks
+from endorecon.spool import LookFile, Looks, Spool
 from endorecon.tracking.appearance import Appearance
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.map import Map, Sight, _appended
@@ -219,7 +219,7 @@ def test_memory_is_let_go_of_but_for_key_frames(clip, estimator, monkeypatch) ->
     monkeypatch.setattr("endorecon.forgetting.REMEMBER", 4)
     monkeypatch.setattr("endorecon.forgetting.LEAST_MEMBERS", 3)
     tracker = Tracker(clip.camera, TrackerSettings(look=0))
-    memory, network, kept = Memory(tracker), Network(estimator, Pace()), set()
+    memory, network, kept = Memory(tracker, lambda _: None), Network(estimator, Pace()), set()
     for number, frame in enumerate(clip.frames()):
         net = network.depth(frame) if number % 8 == 0 else None
         placed = tracker.place(frame, net, ask=lambda frame=frame: network.ask(frame))
@@ -243,18 +243,19 @@ def test_of_many_key_frames_every_other_old_one_goes(monkeypatch) -> None:
     tracker = Tracker(camera)
     scene = Map(camera)
     tracker.segments.append(scene)
-    memory = Memory(tracker)
+    dropped: list[int] = []
+    memory = Memory(tracker, dropped.extend)
     empty = np.zeros((48, 64), np.float32)
     for number in range(18):
         key = number % 2 == 0
         before = np.arange(max(len(scene.host) - 1, 0), len(scene.host))  # the last landmark that was found
         sight = Sight(before, np.zeros((len(before), 2), np.float32), np.zeros(len(before), np.float32))
-        tracker.placed[number] = (0, scene.add_frame(np.eye(4), sight, 0.0, keyframe=key))
+        tracker.placed[100 + number] = (0, scene.add_frame(np.eye(4), sight, 0.0, keyframe=key))
         if key:
             scene.add_landmarks(number, np.full((3, 2), number, np.float32), np.full(3, number, np.float32))
-        frame = Frame.of(np.zeros((48, 64, 3), np.uint8), number)
+        frame = Frame.of(np.zeros((48, 64, 3), np.uint8), 100 + number)
         memory.placed(Observation(frame, empty, empty, empty, np.eye(4), 0, key), True)
-    assert scene.keyframes == [0, 4, 8, 10, 12, 14, 16]
+    assert scene.keyframes == [0, 4, 8, 10, 12, 14, 16] and sorted(dropped) == [101, 102, 103, 105, 106]
     # Of what 2 and 6 had found, only the last one is seen by others, 4 and 8.
     assert [len(s.landmark) for s in scene.sights] == [3, 0, 0, 0, 4, 0, 0, 1, 4, 1, 4, 1, 4, 1, 4, 1, 4, 1]
     assert scene.host.tolist() == [0] * 3 + [2] + [4] * 3 + [6] + [h for h in range(8, 18, 2) for _ in range(3)]
@@ -272,6 +273,21 @@ def test_what_is_remembered_of_frames_is_a_dictionary_in_a_small_space() -> None
     assert small.get(4, (-1, 0)) == (-1, 0) and 5 in small and 4 not in small
     with pytest.raises(TypeError, match="stays"):
         del small[3]
+
+
+def test_a_frame_that_was_dropped_is_as_if_it_had_not_been_kept(tmp_path: Path) -> None:
+    from video_io.frame import Frame
+
+    spool, net = Spool(tmp_path / "frames"), NetworkDepth(np.ones((48, 64), np.float32), np.ones((48, 64), np.float32))
+    for index in (5, 6, 9):
+        spool.keep(Frame.of(np.full((48, 64, 3), index, np.uint8), index), net, np.eye(4))
+    spool.drop(6)
+    spool.drop(7)  # was never there
+    spool.keep(Frame.of(np.full((48, 64, 3), 11, np.uint8), 11), net, np.eye(4))
+    assert len(spool) == 3 and 6 not in spool and 9 in spool
+    assert [(frame.index, int(frame.rgb[0, 0, 0])) for frame, *_ in spool.read()] == [(5, 5), (9, 9), (11, 11)]
+    assert spool.at(11)[0].rgb.max() == 11 and spool.at(9)[0].index == 9
+    spool.close()
 
 
 def test_looks_come_back_from_their_file(tmp_path: Path) -> None:
