@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from endorecon.forgetting import Memory
 from endorecon.mapping import Mapper, Seen
 from endorecon.pace import Gauges, Pace
 from endorecon.reconstruct import Progress
 from endorecon.rows import Rows
 from endorecon.run import FrameRow
 from endorecon.tracking.densify import NetworkDepth
-from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.observation import Observation, Posed, Refused
-from endorecon.tracking.refine import LEAST_MEMBERS, evidence
+from endorecon.tracking.refine import evidence
 from endorecon.tracking.tracker import Tracker
 from endorecon.watching import Watching
 from video_io.frame import Frame
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 TICK_S = 1.0  # between two looks at the gauges
 SILENCE_S = 2.0  # after which the person is told that nothing comes
-REMEMBER = 240  # frames without depth whose landmarks are remembered
-MOST_KEYS = 2000  # key frames of a segment; beyond that, every other one of the older half becomes a frame like others
-_NOTHING = Sight(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def live(
         say: takes a sentence for the person; progress: the number of frames, every second.
     """
     rows, network = Rows(), Network(estimator, pace)
-    preparer, memory = Preparer(clip, network, pace, stop), Memory(tracker)
+    preparer, memory = Preparer(clip, network, pace, stop), Memory(tracker, mapper.let_go)
     ticker = Ticker(clip, preparer, watching, pace, gauges, say, progress)
     preparer.start()
     while not (stop.is_set() or preparer.ready.closed):
@@ -194,44 +191,6 @@ class Preparer:
             self._error = error
         finally:
             self.ready.close()
-
-
-class Memory:
-    """Lets go of what frames without depth saw once the sliding refinement is past them: they keep their place beside
-    the key frame before them. Where there are many key frames, the same befalls some of the old ones."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-        self._waiting: list[tuple[Map, int]] = []
-        self._keys: list[int] = []  # of the last segment
-        self._segment = -1
-
-    def placed(self, placed: Observation | Posed | Refused, kept: bool) -> None:
-        """A frame was placed; `kept` says whether its depth will be needed in the end."""
-        if isinstance(placed, Refused):
-            return
-        segment, number = self._tracker.placed[placed.frame.index]
-        if not (kept or placed.is_keyframe):
-            self._waiting.append((self._tracker.segments[segment], number))
-        if placed.is_keyframe:
-            self._keys = self._keys if segment == self._segment else []
-            self._keys.append(number)
-            self._segment = segment
-            if len(self._keys) > MOST_KEYS:
-                self._thin(self._tracker.segments[segment])
-        if len(self._waiting) >= 2 * REMEMBER:
-            for scene, old in self._waiting[:REMEMBER]:
-                # Where key frames are few, some others take part in the refinement of the end.
-                if old % LEAST_MEMBERS or len(scene) > REMEMBER * LEAST_MEMBERS:
-                    scene.sights[old] = _NOTHING
-            self._waiting = self._waiting[REMEMBER:]
-
-    def _thin(self, scene: Map) -> None:
-        older, newer = self._keys[: MOST_KEYS // 2], self._keys[MOST_KEYS // 2 :]
-        for number in older[1::2]:
-            scene.keyframe[number], scene.sights[number] = False, _NOTHING
-            scene.looks.pop(number, None)
-        self._keys = older[::2] + newer
 
 
 class Ticker:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ from endorecon.mapping import Mapper
 from endorecon.memory import return_large_blocks
 from endorecon.pace import Gauges, Pace
 from endorecon.reconstruct import Progress, Result, fuse, settle_all
+from endorecon.rows import Rising
 from endorecon.run import RunWriter, check_free, holds_run, read_run
 from endorecon.tracking.tracker import Tracker, TrackerSettings
 from endorecon.watching import Watching
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 Screen = Literal["window", "web", "none"]
 LOOPBACK = "127.0.0.1"
+# Of the surface that is shown, 86 MB, taken at the start: what an hour needs has to be there at its beginning.
+MOST_BLOCKS = 12_000
 
 
 @dataclass(frozen=True)
@@ -139,9 +143,11 @@ def _run(
         views, hub = _views(run.path, asked, say)
         views.started(source.name, intrinsics.camera)
         pace, gauges, watching = Pace(), Gauges(), Watching(list(views.views), say)
-        mapper = Mapper(work.spool, TsdfScene.for_depth, watching.mesh, pace, say)
+        make_scene = partial(TsdfScene.for_depth, max_blocks=MOST_BLOCKS, reserved=True)
+        mapper = Mapper(work.spool, make_scene, watching.mesh, pace, say)
         # What key frames look like is worked out behind tracking, by the mapper.
         tracker = Tracker(intrinsics.camera, TrackerSettings(look=0))
+        tracker.placed = Rising(2)
         watching.start(), mapper.start(), source.begin()
         say("tracking; Ctrl-C ends it")
         with clock.stage("track"), _side_by_side():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from endorecon.pace import Pace
-from endorecon.spool import Spool
+from endorecon.spool import LookFile, Looks, Spool
 from endorecon.tracking.appearance import describe
 from endorecon.tracking.densify import NetworkDepth, fit_correction
 from endorecon.tracking.features import feature_image
@@ -78,6 +79,8 @@ class Mapper:
         self._spool, self._make_scene, self._show, self._pace, self._say = spool, make_scene, show, pace, say
         self._thread = threading.Thread(target=self._run, name="map", daemon=True)
         self._scene: TsdfScene | None = None
+        self._looks: LookFile | None = None
+        self._to_drop: deque[int] = deque()
         self._segment, self._since_mapped = -1, 0
         self._mesh_at = 0.0
         self._kept_at = -np.inf
@@ -95,6 +98,10 @@ class Mapper:
         self._kept_at = now
         return True
 
+    def let_go(self, indices: list[int]) -> None:
+        """What was kept of the frames with these source indices is no longer needed."""
+        self._to_drop.extend(indices)
+
     def finish(self) -> None:
         """Work off what waits, and end."""
         self.inbox.close()
@@ -110,6 +117,8 @@ class Mapper:
                 if (seen := self.inbox.take(0.2)) is not None:
                     self._keep(seen)
                     self._map(seen)
+                while self._to_drop:
+                    self._spool.drop(self._to_drop.popleft())
         except Exception as error:  # noqa: BLE001 - what is kept so far is of use, and so is tracking
             self.failed = f"the scene has stopped growing ({error or type(error).__name__})"
             self._say(f"{self.failed}; tracking goes on")
@@ -124,14 +133,22 @@ class Mapper:
             if shutil.disk_usage(self._spool.path.parent).free < needed:
                 raise InputError("the disk is nearly full")
             self._spool.keep(frame, seen.net, _NO_GUESS)
+            # Where loops are sought, the frame is read again: only what was kept may have a look.
+            if seen.observation.is_keyframe and seen.number - 1 not in seen.scene.looks:
+                self._remember(seen)
         except (InputError, OSError) as error:
             self.full = True
             self._say(f"no more depth is kept ({error}); tracking goes on")
             return
-        # Where loops are sought, the frame is read again: only what was kept may have a look.
-        if seen.observation.is_keyframe and seen.number - 1 not in seen.scene.looks:
-            log_net = np.log(seen.net.distance)
-            seen.scene.looks[seen.number] = describe(feature_image(frame), log_net, TrackerSettings().look)
+
+    def _remember(self, seen: Seen) -> None:
+        """Keep what a key frame looks like."""
+        if self._looks is None:
+            self._looks = LookFile(self._spool.path.with_name("looks"))
+        if not isinstance(seen.scene.looks, Looks):
+            seen.scene.looks = Looks(self._looks)
+        image, log_net = feature_image(seen.observation.frame), np.log(seen.net.distance)
+        seen.scene.looks[seen.number] = describe(image, log_net, TrackerSettings().look)
 
     def _map(self, seen: Seen) -> None:
         self._since_mapped += 1
@@ -146,6 +163,7 @@ class Mapper:
         if self._scene is None or new.segment != self._segment:
             valid = new.confidence > 0
             median = float(np.median(new.depth[valid])) if valid.any() else 1.0
+            self._scene = None  # before there is another one
             self._scene, self._segment = self._make_scene(median), new.segment
         self._scene.integrate(new)
         now = time.monotonic()

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 WINDOW_S = 5.0  # that the gauges look back
-# Down: so many of the frames that came in were dropped, or their latency is so long, in the last second.
-MOST_DROPPED, MOST_LATENCY_S = 0.03, 0.15
-# Up: nothing was dropped and the busiest stage had so much time left, for a while; twice as long after each time that
-# it was no good.
+# Down: so many of the frames that came in were dropped, or their latency is so long, in one second and in another one
+# shortly before; or so much worse in one. A single hitch, such as another program that wakes up, is no load.
+MOST_DROPPED, MOST_LATENCY_S, AGAIN_S = 0.05, 0.15, 3.0
+OVERLOAD_DROPPED, OVERLOAD_LATENCY_S = 0.15, 0.3
+# Up: calm, that is nothing dropped and so much time left to the busiest stage, for a while, of which each other second
+# takes away as much again; twice as long after each time that it was no good.
 MOST_BUSY = 0.65
 PATIENCE_S, MOST_PATIENCE_S, TRIAL_S = 4.0, 64.0, 6.0
 _BINS_S = np.concatenate([np.arange(0, 1, 0.001), np.arange(1, 60.01, 0.1)])
@@ -47,8 +49,8 @@ class Pace:
     def __init__(self, number: int = 1) -> None:
         self.number, self.changes = number, 0
         self._patience_s = PATIENCE_S
-        self._quiet_since: float | None = None
-        self._up_at = -np.inf
+        self._calm_s = 0.0
+        self._at = self._late_at = self._up_at = -np.inf
 
     @property
     def step(self) -> Step:
@@ -56,21 +58,24 @@ class Pace:
 
     def look(self, now: float, dropped_share: float, latency_s: float, busy_share: float) -> None:
         """Take the figures of the last second, at time `now` in seconds."""
+        lasted, self._at = min(now - self._at, 2.0), now
+        calm = dropped_share == 0 and latency_s <= MOST_LATENCY_S and busy_share <= MOST_BUSY
+        self._calm_s = max(self._calm_s + (lasted if calm else -lasted), 0.0)
         if dropped_share > MOST_DROPPED or latency_s > MOST_LATENCY_S:
-            self._quiet_since = None
-            if self.number + 1 < len(STEPS):
-                if now - self._up_at < TRIAL_S:
-                    self._patience_s = min(2 * self._patience_s, MOST_PATIENCE_S)
-                self.number, self.changes = self.number + 1, self.changes + 1
-            return
-        if dropped_share > 0 or busy_share > MOST_BUSY:
-            self._quiet_since = None
-            return
-        self._quiet_since = now if self._quiet_since is None else self._quiet_since
-        if self.number and now - self._quiet_since >= self._patience_s:
-            self.number, self.changes, self._quiet_since, self._up_at = self.number - 1, self.changes + 1, now, now
+            again, self._late_at = now - self._late_at <= AGAIN_S, now
+            if again or dropped_share > OVERLOAD_DROPPED or latency_s > OVERLOAD_LATENCY_S:
+                self._down(now)
+        elif self.number and self._calm_s >= self._patience_s:
+            self.number, self.changes, self._calm_s, self._up_at = self.number - 1, self.changes + 1, 0.0, now
         elif now - self._up_at > MOST_PATIENCE_S:
             self._patience_s = PATIENCE_S
+
+    def _down(self, now: float) -> None:
+        self._calm_s = 0.0
+        if self.number + 1 < len(STEPS):
+            if now - self._up_at < TRIAL_S:
+                self._patience_s = min(2 * self._patience_s, MOST_PATIENCE_S)
+            self.number, self.changes = self.number + 1, self.changes + 1
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,19 @@ with the video, a source is read once, and a run that is killed finds again what
 
 from __future__ import annotations
 
+import ctypes
+import os
 import struct
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from endorecon.tracking.appearance import Appearance
 from endorecon.tracking.densify import NetworkDepth
 from video_io.errors import InputError
 from video_io.frame import Frame
@@ -21,6 +25,8 @@ Float = NDArray[np.float64]
 # Mark, index, time_ns, height, width, CRC-32 of what stands before it and of what follows.
 _HEAD = struct.Struct("<4sqqIII")
 _MARK = b"ERF1"
+_PUNCH_HOLE_KEEP_SIZE = 3  # of linux/falloc.h
+_LOOK_BYTES = 4 * 3 + 128  # of a feature
 
 
 class Spool:
@@ -40,11 +46,12 @@ class Spool:
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
             self._at, self._number = _whole(path)
             self._file.truncate(self._at[-1])
+            self._gone: set[int] = set()
         except OSError as error:
             raise _full(path, error) from error
 
     def __len__(self) -> int:
-        return len(self._at) - 1
+        return len(self._at) - 1 - len(self._gone)
 
     def __contains__(self, index: int) -> bool:
         """Whether the frame with this source index was kept."""
@@ -71,8 +78,15 @@ class Spool:
                 raise OSError("the disk is full")
         except OSError as error:
             raise _full(self.path, error) from error
-        self._number[frame.index] = len(self)
+        self._number[frame.index] = len(self._at) - 1
         self._at.append(self._at[-1] + len(record))
+
+    def drop(self, index: int) -> None:
+        """Let go of the frame with this source index, if it was kept, and of its room on the disk where that can be; it
+        is not for files that are to be opened again, of which what follows is lost."""
+        if (number := self._number.pop(index, None)) is not None:
+            self._gone.add(number)
+            _punch(self._file.fileno(), self._at[number], self._at[number + 1] - self._at[number])
 
     def at(self, index: int) -> tuple[Frame, NetworkDepth]:
         """One frame that was kept, by its source index."""
@@ -81,9 +95,11 @@ class Spool:
 
     def read(self, first: int = 0) -> Iterator[tuple[Frame, NetworkDepth, Float]]:
         """What was kept, in the order in which it came, from number `first` on."""
-        end = len(self)
+        end = len(self._at) - 1
         with open(self.path, "rb") as file:
             for number in range(first, end):
+                if number in self._gone:
+                    continue
                 file.seek(self._at[number])
                 _, index, time_ns, height, width, _ = _HEAD.unpack(file.read(_HEAD.size))
                 body = bytearray(self._at[number + 1] - self._at[number] - _HEAD.size)
@@ -129,6 +145,75 @@ class Shelf:
                 yield np.load(file, allow_pickle=False)
 
 
+class LookFile:
+    """A file for what key frames look like: 20 kB each, which would lie in memory for hours, to be read once in the
+    end. One thread adds."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the file.
+
+        Raises:
+            InputError: it can't be made.
+        """
+        self.path, self._end = path, 0
+        try:
+            self._file = open(path, "w+b", buffering=0)  # noqa: SIM115 - closed when it is let go of
+        except OSError as error:
+            raise _full(path, error) from error
+
+    def read(self, at: int, count: int) -> Appearance:
+        """The look of so many features that begins there."""
+        data = os.pread(self._file.fileno(), count * _LOOK_BYTES, at)
+        pixels = np.frombuffer(data, np.float32, 2 * count).reshape(count, 2)
+        log_net = np.frombuffer(data, np.float32, count, 8 * count)
+        return Appearance(pixels, np.frombuffer(data, np.uint8, offset=12 * count).reshape(count, 128), log_net)
+
+    def add(self, look: Appearance) -> int:
+        """Add a look; returns where it begins.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        arrays = (look.pixels, look.log_net, look.descriptor)
+        data = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+        try:
+            if os.pwrite(self._file.fileno(), data, self._end) != len(data):
+                raise OSError("the disk is full")
+        except OSError as error:
+            raise _full(self.path, error) from error
+        self._end += len(data)
+        return self._end - len(data)
+
+
+class Looks(MutableMapping[int, Appearance]):
+    """What the key frames of one map look like, by their numbers, in a file that maps share."""
+
+    def __init__(self, file: LookFile) -> None:
+        self._file = file
+        self._at: dict[int, tuple[int, int]] = {}  # where a look begins, and how many features it has
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(list(self._at))
+
+    def clear(self) -> None:
+        self._at.clear()
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._at
+
+    def __getitem__(self, number: int) -> Appearance:
+        return self._file.read(*self._at[number])
+
+    def __setitem__(self, number: int, look: Appearance) -> None:
+        self._at[number] = self._file.add(look), len(look)
+
+    def __delitem__(self, number: int) -> None:
+        del self._at[number]
+
+
 def _whole(path: Path) -> tuple[list[int], dict[int, int]]:
     """Where each whole record begins, and where the last one ends; numbers of the records by source index."""
     at, number = [0], {}
@@ -143,6 +228,13 @@ def _whole(path: Path) -> tuple[list[int], dict[int, int]]:
             number[facts[1]] = len(at) - 1
             at.append(at[-1] + _HEAD.size + len(body))
     return at, number
+
+
+def _punch(file: int, at: int, length: int) -> None:
+    """Give a part of a file back to the disk; nothing happens where the system or the disk can't do that."""
+    if sys.platform.startswith("linux"):
+        fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+        fallocate(file, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(at), ctypes.c_int64(length))
 
 
 def _checksum(facts: tuple[object, ...], body: bytes) -> int:

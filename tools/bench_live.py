@@ -2,7 +2,9 @@
 
 A server in a process of its own sends the clip to and fro over TCP as MPEG-TS, 1080p30 (or as told); the command line
 program tracks it in another. Printed: frames processed a second, latency from a frame's arrival to its pose, dropped
-frames, queues, memory after two minutes and at the end.
+frames, queues, memory after two minutes and at the end, and every ten minutes in between.
+
+--file: the clip is played as a file instead, to and fro at its own size and pace.
 
 --accuracy: clips with truth (folders as `endorecon simulate` makes them) are sent at 30 frames a second after a still
 lead-in, and the trajectory is held against that of `reconstruct` on the same clip.
@@ -19,6 +21,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +38,7 @@ def main() -> int:
     parser.add_argument("clip", nargs="?", type=Path, default=DEMO)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--size", default="1920x1080", help="of the stream")
-    parser.add_argument("--file", action="store_true", help="play a file of that length instead of a server's stream")
+    parser.add_argument("--file", type=Path, help="play this file at its own size and rate, not a server's stream")
     parser.add_argument("--rate", type=int, default=30, help="frames a second that the server sends")
     parser.add_argument("--accuracy", nargs="*", type=Path, help="folders with truth")
     parser.add_argument("--out", type=Path, help="keep the runs here")
@@ -59,15 +62,19 @@ def main() -> int:
 # -- speed --------------------------------------------------------------------------------------------------------
 
 
-def speed(clip: Path, minutes: float, size: str, rate: int, as_file: bool, out: Path, options: list[str]) -> None:
+def speed(
+    clip: Path, minutes: float, size: str, rate: float, file: Path | None, out: Path, options: list[str]
+) -> None:  # fmt: skip
     width, height = (int(side) for side in size.split("x"))
+    if file is not None:
+        clip, (width, height, rate) = file, own(file)
     loop = out / "loop.ts"
     count = encode(there_and_back(clip), loop, width, height, rate)
-    print(f"{clip.name}: {count} frames to and fro at {size}, {rate} a second, {minutes:g} minutes", flush=True)
+    print(f"{clip.name}: {count} frames to and fro at {width}x{height}, {rate:g} a second, {minutes:g} min", flush=True)
     seconds = minutes * 60
-    if as_file:
+    if file is not None:
         whole = out / "whole.ts"
-        repeat(loop, whole, seconds)
+        repeat(loop, whole, seconds + 60, rate)
         run = live(str(whole), out / "live", seconds, options)
     else:
         with Server(loop, seconds) as server:
@@ -128,6 +135,8 @@ def report(run: Run, out: Path) -> None:
         peak, last = max(mb for _, mb in run.memory_mb), run.memory_mb[-1][1]
         grown = 100 * (last / early - 1)
         print(f"memory at 2 min, end, peak  {early:.0f}, {last:.0f}, {peak:.0f} MB  ({grown:+.1f} %)")
+        between = [run.memory_mb[0], *(m for a, m in pairwise(run.memory_mb) if a[0] // 600 != m[0] // 600)]
+        print(f"memory every 10 minutes     {', '.join(f'{mb:.0f}' for _, mb in between)} MB")
 
 
 # -- accuracy -----------------------------------------------------------------------------------------------------
@@ -262,11 +271,20 @@ def there_and_back(path: Path) -> list[np.ndarray]:
     return pictures + pictures[-2:0:-1]
 
 
-def encode(pictures: list[np.ndarray], path: Path, width: int, height: int, rate: int, crf: int = 20) -> int:
+def own(path: Path) -> tuple[int, int, float]:
+    """Width, height and frames a second of a file."""
+    import av
+
+    with av.open(str(path)) as video:
+        stream = video.streams.video[0]
+        return stream.codec_context.width, stream.codec_context.height, float(stream.average_rate)
+
+
+def encode(pictures: list[np.ndarray], path: Path, width: int, height: int, rate: float, crf: int = 20) -> int:
     import av
 
     with av.open(str(path), "w", format="mpegts") as container:
-        stream = container.add_stream("libx264", rate=rate)
+        stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": str(crf), "preset": "veryfast", "tune": "zerolatency", "g": "30"}
         for picture in pictures:
@@ -276,7 +294,7 @@ def encode(pictures: list[np.ndarray], path: Path, width: int, height: int, rate
     return len(pictures)
 
 
-def repeat(loop: Path, whole: Path, seconds: float) -> None:
+def repeat(loop: Path, whole: Path, seconds: float, rate: float) -> None:
     """A file of so many seconds, made of the packets of a loop."""
     import av
 
@@ -297,7 +315,7 @@ def repeat(loop: Path, whole: Path, seconds: float) -> None:
                     packet.dts, packet.pts = packet.dts + shift, packet.pts + shift
                     packet.stream = to
                     output.mux(packet)
-                offset += last + Fraction(1, 30)
+                offset += last + Fraction(1 / rate).limit_denominator(10_000)
 
 
 if __name__ == "__main__":

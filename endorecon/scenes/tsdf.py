@@ -66,6 +66,7 @@ class TsdfScene:
         max_blocks: int = 20_000,
         reference_depth: float | None = None,
         smoothing_px: float = SMOOTHING_PX,
+        reserved: bool = False,
     ) -> None:
         """An empty scene.
 
@@ -76,6 +77,7 @@ class TsdfScene:
             reference_depth: the depth at which a pixel counts once: nearer ones count more, since the error of a
                 depth grows with it. 64 voxels unless given.
             smoothing_px: width of the relief that is not believed where it is low (`_relief.smoothed`); 0 for none.
+            reserved: take the memory for `max_blocks` now, so that it does not grow with the scene.
 
         Raises:
             ValueError: a size that is not positive.
@@ -89,13 +91,14 @@ class TsdfScene:
             )
         self.voxel, self.truncation, self.reference_depth = float(voxel), float(truncation), float(reference_depth)
         self.max_blocks, self.smoothing_px, self.frames = max_blocks, smoothing_px, 0
+        self._reserved = reserved
         self.warnings: list[str] = []
         self._allocate()
 
     @staticmethod
-    def for_depth(median_depth: float, max_blocks: int = 20_000) -> TsdfScene:
+    def for_depth(median_depth: float, max_blocks: int = 20_000, reserved: bool = False) -> TsdfScene:
         """An empty scene whose voxels suit a clip with this median depth."""
-        return TsdfScene(median_depth / VOXELS_A_DEPTH, max_blocks=max_blocks)
+        return TsdfScene(median_depth / VOXELS_A_DEPTH, max_blocks=max_blocks, reserved=reserved)
 
     @property
     def blocks(self) -> int:
@@ -196,6 +199,8 @@ class TsdfScene:
         self._tsdf = np.zeros((n, VOXELS), np.float32)
         self._weights = np.zeros((n, VOXELS), np.float32)
         self._colors = np.zeros((n, VOXELS, 3), np.uint16)
+        for array in (self._tsdf, self._weights, self._colors) if self._reserved else ():
+            array.fill(0)
         self._coordinates = np.zeros((n, 3), np.int32)
         self._stamps = np.full(n, -1, np.int64)
         slots = 1 << int(np.ceil(np.log2(2 * n)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,7 @@ class Map:
     log_d: Float = field(default_factory=lambda: np.zeros(0))
     prior: Float = field(default_factory=lambda: np.zeros(0))
     information: Float = field(default_factory=lambda: np.zeros(0))
-    looks: dict[int, Appearance] = field(default_factory=dict)
+    looks: MutableMapping[int, Appearance] = field(default_factory=dict)
     revisits: list[tuple[int, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -125,7 +125,7 @@ class Map:
         self.host = np.append(self.host, other.host + frames)
         self.keyframe += other.keyframe
         self.sights += [Sight(s.landmark + landmarks, s.pixels, s.log_net) for s in other.sights]
-        self.looks |= {number + frames: look for number, look in other.looks.items()}
+        self.looks.update({number + frames: look for number, look in other.looks.items()})
         self.revisits += [(a + frames, b + frames) for a, b in other.revisits]
         self.transform(by, frames, len(self))
 
@@ -138,6 +138,29 @@ class Map:
             np.concatenate([old.pixels, more.pixels[new]]),
             np.append(old.log_net, more.log_net[new]),
         )
+
+    def forget_unseen(self, also: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Let go of the landmarks that no frame sees any more, but for `also`.
+
+        Returns:
+            The new number of each old landmark; -1 where it has gone.
+        """
+        seen = np.zeros(len(self.host), bool)
+        seen[also] = True
+        for sight in self.sights:
+            if len(sight.landmark):
+                seen[sight.landmark] = True
+        number = np.where(seen, np.cumsum(seen) - 1, -1)
+        for name in ("host", "pixel", "log_d", "prior", "information"):
+            setattr(self, name, getattr(self, name)[seen])
+        # Frames may share what they see: of nothing there is one.
+        self.sights = [Sight(number[s.landmark], s.pixels, s.log_net) if len(s.landmark) else s for s in self.sights]
+        return number
+
+    def trim(self) -> None:
+        """Let go of the room for further frames."""
+        for name in ("rotation", "centre", "alpha", "beta"):
+            setattr(self, name, getattr(self, name).copy())
 
     def revisited(self, frames: Sequence[int]) -> list[int]:
         """Key frames outside `frames` that show a place that one of these shows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -92,7 +92,7 @@ class Tracker:
         self.settings = settings
         self.given = given
         self.segments: list[Map] = []
-        self.placed: dict[int, tuple[int, int]] = {}
+        self.placed: MutableMapping[int, tuple[int, int]] = {}
         self._last: _Last | None = None
         self._watch = Watch()
         self._attached = Attached()
@@ -111,6 +111,13 @@ class Tracker:
         segment, number = self.placed[index]
         scene = self.segments[segment]
         return self.camera, scene.pose(number), Correction.constant(float(scene.alpha[number]))
+
+    def forget_unseen(self, segment: int) -> None:
+        """Let go of the landmarks of a segment that nothing needs, as no frame sees them any more."""
+        last = self._last if segment == len(self.segments) - 1 else None
+        number = self.segments[segment].forget_unseen(np.zeros(0, np.int64) if last is None else last.landmark)
+        if last is not None:
+            self._last = replace(last, landmark=number[last.landmark])
 
     # -- placing --------------------------------------------------------------------------------------------------
 

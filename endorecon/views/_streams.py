@@ -28,7 +28,8 @@ class Streams:
         """`open_viewer` makes a recording stream that goes to the viewer at an address; without a hub there is none."""
         self._file: Recording | None = file
         self._folder, self._hub, self._open_viewer, self._say = folder, hub, open_viewer, say
-        self._static: dict[str, Any] = {}  # what was logged for good, by entity, and the blueprint
+        self._stays: dict[str, tuple[Any, bool]] = {}  # what a new viewer has to get, by entity; whether it is static
+        self._time: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}  # as it was set last
         self._blueprint: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._name = ""
         self._slow = False
@@ -44,15 +45,17 @@ class Streams:
         other._file = None
         return other
 
-    def log(self, entity: str, what: Any, static: bool = False) -> None:
-        if static:
-            self._static[entity] = what
+    def log(self, entity: str, what: Any, static: bool = False, stays: bool = False) -> None:
+        """As a recording's; `stays`: a viewer that is started later gets it too, as all that is static."""
+        if static or stays:
+            self._stays[entity] = what, static
         for rec in self._all():
             rec.log(entity, what, static=static)
 
-    def set_time(self, *arguments: Any, **named: Any) -> None:
+    def set_time(self, timeline: str, *arguments: Any, **named: Any) -> None:
+        self._time[timeline] = arguments, named
         for rec in self._all():
-            rec.set_time(*arguments, **named)
+            rec.set_time(timeline, *arguments, **named)
 
     def send_columns(self, *arguments: Any, **named: Any) -> None:
         for rec in self._all():
@@ -94,8 +97,10 @@ class Streams:
         self._viewer = self._open_viewer(hub.address)
         self._say("the viewer's server had ended; it was started again" + (f" at {hub.page}" if hub.page else ""))
         self._viewer.send_recording_name(self._name)
-        for entity, what in self._static.items():
-            self._viewer.log(entity, what, static=True)
+        for timeline, (arguments, named) in self._time.items():
+            self._viewer.set_time(timeline, *arguments, **named)
+        for entity, (what, static) in self._stays.items():
+            self._viewer.log(entity, what, static=static)
         if self._blueprint is not None:
             self._viewer.send_blueprint(*self._blueprint[0], **self._blueprint[1])
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +16,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
+from endorecon.rows import Rising
 from endorecon.run import Run
 from endorecon.tracking.observation import Observation, Posed, Refused
 from endorecon.views import _coverage, _grades
@@ -34,6 +36,9 @@ _SEGMENT_COLORS = ((79, 195, 247), (255, 183, 77), (174, 213, 129), (240, 98, 14
 _UNSEEN_COLOR = (239, 83, 80)
 _KEYFRAME_COLOR = (224, 224, 224, 110)
 _FIGURES_AT_ONCE = 10
+# Of a run that goes on the file gets what is logged in pieces of so many seconds: for each piece the writer remembers
+# 1.5 kB up to the end, which in pieces of the usual 0.2 s were 300 MB an hour.
+_PIECE_S, _PIECE_BYTES, _FIGURES_AT_ONCE_RUNNING = 5.0, 8 << 20, 100
 _POINT_STRIDE = 6
 _MOMENTS = 100  # of Gaussians that move, 1 MB each
 _PATH_WIDTH, _FRUSTUM_WIDTH, _POINT_SIZE = -2.0, -0.75, -1.5  # negative: in screen points, whatever the scene's unit
@@ -65,19 +70,22 @@ class RerunView:
         self._say = say
         self._rec: rr.RecordingStream | Streams | None = None
         self._camera: Camera | None = None
-        self._placed: dict[int, tuple[int, int, bool]] = {}  # time_ns -> frame index, segment, key frame
+        # time_ns -> frame index, segment, key frame
+        self._placed: MutableMapping[int, tuple[int, ...]] = Rising(3) if running else {}
         self._last: tuple[int, NDArray[np.float64]] | None = None  # segment and centre
         self._reach = 1.0  # typical depth, the measure of drawn sizes
         self._far = 0.0
         self._mesh: Mesh | None = None
         self._has_splats = False
         self._viewer: LiveViewer | None = None
+        self._so_far: dict[int, array[float]] = {}  # centres of key frames by segment
         self._figures: dict[str, list[tuple[int, int, float]]] = {}  # index, time_ns, value; not yet sent
         self._names: set[str] = set()
 
     def started(self, name: str, camera: Camera) -> None:
         identity = f"{name}-{time.time_ns()}"
-        rec = rr.RecordingStream(APPLICATION, recording_id=identity)
+        batches = _batches() if self._running else None
+        rec = rr.RecordingStream(APPLICATION, recording_id=identity, batcher_config=batches)
         sinks: list[rr.FileSink | rr.GrpcSink] = [rr.FileSink(str(self._path))]
         if self._live and (viewer := self._open_viewer()):
             sinks.append(rr.GrpcSink(viewer.address))
@@ -102,7 +110,7 @@ class RerunView:
         self._extend_path(seen)
         for name, value in seen.figures.items():
             self._figures.setdefault(name, []).append((frame.index, frame.time_ns, value))
-        if len(self._placed) % _FIGURES_AT_ONCE == 0:
+        if len(self._placed) % (_FIGURES_AT_ONCE_RUNNING if self._running else _FIGURES_AT_ONCE) == 0:
             self._send_figures()
         self._placed[frame.time_ns] = (frame.index, seen.segment, seen.is_keyframe)
 
@@ -169,12 +177,19 @@ class RerunView:
         if self._live and self._rec is not None:
             self._rec.log("world/mesh", _mesh(mesh))
         if isinstance(self._rec, Streams):
-            # To the viewer alone: the file gets the surface of the end.
+            # To the viewer alone: the file gets the surface of the end. Not as static data: a full server lets go of
+            # what is old, but among the static data of the oldest first, and that is the camera.
             viewer = self._rec.viewer_only()
-            viewer.log("world/mesh", _mesh(mesh), static=True)
-            viewer.log("world/coverage", _mesh(_coverage.painted(mesh)), static=True)
+            viewer.log("world/mesh", _mesh(mesh), stays=True)
+            viewer.log("world/coverage", _mesh(_coverage.painted(mesh)), stays=True)
             rim = rr.LineStrips3D(_coverage.rim(mesh), colors=_UNSEEN_COLOR, radii=-1.0)
-            viewer.log("world/unseen", rim, static=True)
+            viewer.log("world/unseen", rim, stays=True)
+            # The path by its key frames, for those who look later than the server remembers each step.
+            before = rr.LineStrips3D(
+                [np.reshape(strip, (-1, 3)) for strip in self._so_far.values()],
+                colors=[_segment_color(segment) for segment in self._so_far], radii=_PATH_WIDTH,
+            )  # fmt: skip
+            viewer.log("world/path_before", before, stays=True)
 
     def splats(self, splats: Splats | MovingSplats) -> None:
         if self._rec is not None:
@@ -281,6 +296,7 @@ class RerunView:
             step = rr.LineStrips3D([[self._last[1], centre]], colors=_segment_color(seen.segment), radii=_PATH_WIDTH)
             self._rec.log("world/path", step)
         if seen.is_keyframe:
+            self._so_far.setdefault(seen.segment, array("f")).extend(centre)
             frustum = rr.LineStrips3D(
                 self._frustum(seen.world_from_cam), colors=_KEYFRAME_COLOR, radii=_FRUSTUM_WIDTH
             )
@@ -400,6 +416,13 @@ def _splats(splats: Splats) -> rr.GaussianSplats3D:
 
 def _segment_color(segment: int) -> tuple[int, int, int]:
     return _SEGMENT_COLORS[segment % len(_SEGMENT_COLORS)]
+
+
+def _batches() -> rr.ChunkBatcherConfig:
+    """How a long recording is cut into pieces."""
+    batches = rr.ChunkBatcherConfig.DEFAULT()
+    batches.flush_tick, batches.flush_num_bytes = _PIECE_S, _PIECE_BYTES
+    return batches
 
 
 def _to_viewer(identity: str, address: str) -> rr.RecordingStream:

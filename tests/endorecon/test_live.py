@@ -19,11 +19,14 @@ import psutil
 import pytest
 
 from endorecon.commands.base import named_input
-from endorecon.live import Memory, Network, depth_of, halved
+from endorecon.forgetting import Memory
+from endorecon.live import Network, depth_of, halved
 from endorecon.live_job import Asked, live_video
 from endorecon.pace import STEPS, Gauges, Pace
-from endorecon.rows import Rows
+from endorecon.rows import Rising, Rows
 from endorecon.run import FrameRow, read_run
+from endorecon.spool import LookFile, Looks, Spool
+from endorecon.tracking.appearance import Appearance
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.map import Map, Sight, _appended
 from endorecon.tracking.observation import Observation, Posed
@@ -52,21 +55,21 @@ def test_quality_steps_down_at_once_and_up_after_a_while() -> None:
     for second in range(3):
         pace.look(second, 0.2, 0.1, 1.0)
     assert pace.number == 3 and pace.step == STEPS[3]
-    for second in range(3, 8):  # quiet from 3 on: 4 s later one step up
+    for second in range(3, 8):  # calm from 3 on: the fourth calm second ends at 6
         pace.look(second, 0.0, 0.05, 0.3)
     assert pace.number == 2
-    pace.look(9, 0.2, 0.1, 1.0)  # it was no good: 8 s from the next quiet second on
+    pace.look(9, 0.2, 0.1, 1.0)  # it was no good: now eight of them
     assert pace.number == 3
-    for second in range(10, 18):
+    for second in range(10, 17):
         pace.look(second, 0.0, 0.05, 0.3)
     assert pace.number == 3
-    pace.look(18, 0.0, 0.05, 0.3)
+    pace.look(17, 0.0, 0.05, 0.3)
     assert (pace.number, pace.changes) == (2, 6)
 
 
 def test_a_long_latency_steps_down_too_and_a_busy_stage_stays() -> None:
     pace = Pace(0)
-    pace.look(0, 0.0, 0.3, 0.2)
+    pace.look(0, 0.0, 0.4, 0.2)
     assert pace.number == 1
     for second in range(1, 60):
         pace.look(second, 0.0, 0.05, 0.9)
@@ -74,6 +77,27 @@ def test_a_long_latency_steps_down_too_and_a_busy_stage_stays() -> None:
     for second in range(60, 90):
         pace.look(second, 1.0, 0.9, 0.9)
     assert pace.number == len(STEPS) - 1
+
+
+def test_single_hitches_of_a_fast_run_leave_the_quality_as_it_is() -> None:
+    """Ten minutes at 30 frames a second: one frame dropped in each seventh second, one second in 13 with a p95 of 180
+    ms, one in five a little too busy; the rest calm. That is 86 frames of 18,000 dropped, and no load."""
+    pace = Pace(1)
+    for second in range(600):
+        dropped = 1 / 30 if second % 7 == 3 else 0.0
+        latency = 0.18 if second % 13 == 5 else 0.06
+        pace.look(second, dropped, latency, 0.7 if second % 5 == 1 else 0.4)
+    assert (pace.number, pace.changes) == (0, 1)
+
+
+def test_two_late_seconds_soon_after_each_other_are_load() -> None:
+    pace = Pace(1)
+    pace.look(0, 2 / 30, 0.06, 0.5)
+    assert pace.number == 1
+    pace.look(4, 2 / 30, 0.06, 0.5)  # four seconds after the first: still a hitch
+    assert pace.number == 1
+    pace.look(6, 0.0, 0.16, 0.5)  # two after the second
+    assert pace.number == 2
 
 
 def test_the_gauges_by_hand() -> None:
@@ -192,10 +216,10 @@ def test_half_the_image_gives_depth_of_the_whole(clip, estimator) -> None:
 
 
 def test_memory_is_let_go_of_but_for_key_frames(clip, estimator, monkeypatch) -> None:
-    monkeypatch.setattr("endorecon.live.REMEMBER", 4)
-    monkeypatch.setattr("endorecon.live.LEAST_MEMBERS", 3)
+    monkeypatch.setattr("endorecon.forgetting.REMEMBER", 4)
+    monkeypatch.setattr("endorecon.forgetting.LEAST_MEMBERS", 3)
     tracker = Tracker(clip.camera, TrackerSettings(look=0))
-    memory, network, kept = Memory(tracker), Network(estimator, Pace()), set()
+    memory, network, kept = Memory(tracker, lambda _: None), Network(estimator, Pace()), set()
     for number, frame in enumerate(clip.frames()):
         net = network.depth(frame) if number % 8 == 0 else None
         placed = tracker.place(frame, net, ask=lambda frame=frame: network.ask(frame))
@@ -208,24 +232,85 @@ def test_memory_is_let_go_of_but_for_key_frames(clip, estimator, monkeypatch) ->
 
 
 def test_of_many_key_frames_every_other_old_one_goes(monkeypatch) -> None:
-    """Nine key frames where eight are allowed: of the four oldest, the second and the fourth become usual frames."""
+    """Nine key frames where eight are allowed, a frame that is kept behind each: of the four oldest (0, 2, 4, 6), the
+    second and the fourth become usual frames, and so do those between them. Each key frame finds three landmarks, of
+    which the next two frames see the last one."""
     from video_io.camera import Camera
     from video_io.frame import Frame
 
-    monkeypatch.setattr("endorecon.live.MOST_KEYS", 8)
+    monkeypatch.setattr("endorecon.forgetting.MOST_KEYS", 8)
     camera = Camera.from_fov(64, 48, 1.2)
     tracker = Tracker(camera)
     scene = Map(camera)
     tracker.segments.append(scene)
-    memory = Memory(tracker)
-    seen = Sight(np.arange(3), np.zeros((3, 2), np.float32), np.zeros(3, np.float32))
+    dropped: list[int] = []
+    memory = Memory(tracker, dropped.extend)
     empty = np.zeros((48, 64), np.float32)
-    for number in range(9):
-        tracker.placed[number] = (0, scene.add_frame(np.eye(4), seen, 0.0, keyframe=True))
-        frame = Frame.of(np.zeros((48, 64, 3), np.uint8), number)
-        memory.placed(Observation(frame, empty, empty, empty, np.eye(4), 0, True), True)
-    assert scene.keyframes == [0, 2, 4, 5, 6, 7, 8]
-    assert [len(sight.landmark) for sight in scene.sights] == [3, 0, 3, 0, 3, 3, 3, 3, 3]
+    for number in range(18):
+        key = number % 2 == 0
+        before = np.arange(max(len(scene.host) - 1, 0), len(scene.host))  # the last landmark that was found
+        sight = Sight(before, np.zeros((len(before), 2), np.float32), np.zeros(len(before), np.float32))
+        tracker.placed[100 + number] = (0, scene.add_frame(np.eye(4), sight, 0.0, keyframe=key))
+        if key:
+            scene.add_landmarks(number, np.full((3, 2), number, np.float32), np.full(3, number, np.float32))
+        frame = Frame.of(np.zeros((48, 64, 3), np.uint8), 100 + number)
+        memory.placed(Observation(frame, empty, empty, empty, np.eye(4), 0, key), True)
+    assert scene.keyframes == [0, 4, 8, 10, 12, 14, 16] and sorted(dropped) == [101, 102, 103, 105, 106]
+    # Of what 2 and 6 had found, only the last one is seen by others, 4 and 8.
+    assert [len(s.landmark) for s in scene.sights] == [3, 0, 0, 0, 4, 0, 0, 1, 4, 1, 4, 1, 4, 1, 4, 1, 4, 1]
+    assert scene.host.tolist() == [0] * 3 + [2] + [4] * 3 + [6] + [h for h in range(8, 18, 2) for _ in range(3)]
+    assert scene.prior.tolist() == scene.host.tolist() and scene.pixel[:, 0].tolist() == scene.host.tolist()
+    # What is left is seen where it was seen.
+    assert scene.host[scene.sights[4].landmark].tolist() == [2, 4, 4, 4]
+    assert scene.host[scene.sights[16].landmark].tolist() == [14, 16, 16, 16]
+
+
+def test_what_is_remembered_of_frames_is_a_dictionary_in_a_small_space() -> None:
+    small, usual = Rising(2), {}
+    for key in (3, 7, 10**15, 5, 7):
+        small[key] = usual[key] = (key % 11, -key)
+    assert dict(small) == usual and list(small) == [3, 5, 7, 10**15] and len(small) == 4
+    assert small.get(4, (-1, 0)) == (-1, 0) and 5 in small and 4 not in small
+    with pytest.raises(TypeError, match="stays"):
+        del small[3]
+
+
+def test_a_frame_that_was_dropped_is_as_if_it_had_not_been_kept(tmp_path: Path) -> None:
+    from video_io.frame import Frame
+
+    spool, net = Spool(tmp_path / "frames"), NetworkDepth(np.ones((48, 64), np.float32), np.ones((48, 64), np.float32))
+    for index in (5, 6, 9):
+        spool.keep(Frame.of(np.full((48, 64, 3), index, np.uint8), index), net, np.eye(4))
+    spool.drop(6)
+    spool.drop(7)  # was never there
+    spool.keep(Frame.of(np.full((48, 64, 3), 11, np.uint8), 11), net, np.eye(4))
+    assert len(spool) == 3 and 6 not in spool and 9 in spool
+    assert [(frame.index, int(frame.rgb[0, 0, 0])) for frame, *_ in spool.read()] == [(5, 5), (9, 9), (11, 11)]
+    assert spool.at(11)[0].rgb.max() == 11 and spool.at(9)[0].index == 9
+    spool.close()
+
+
+def test_looks_come_back_from_their_file(tmp_path: Path) -> None:
+    rng, file = np.random.default_rng(0), LookFile(tmp_path / "looks")
+    one, other = Looks(file), Looks(file)
+    given = {}
+    for number in (0, 2, 5):
+        count = number + 1
+        look = Appearance(
+            rng.random((count, 2), np.float32), rng.integers(0, 256, (count, 128), np.uint8),
+            rng.random(count, np.float32),
+        )  # fmt: skip
+        (one if number else other)[number] = given[number] = look
+    none = Appearance(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8), np.zeros(0, np.float32))
+    one[9] = none
+    assert list(one) == [2, 5, 9] and list(other) == [0] and 0 not in one and len(one[9]) == 0
+    for number, look in given.items():
+        back = (one if number else other)[number]
+        for name in ("pixels", "descriptor", "log_net"):
+            assert np.array_equal(getattr(back, name), getattr(look, name))
+    assert one.pop(2, None) is not None and one.pop(2, None) is None
+    one.clear()
+    assert not one and (tmp_path / "looks").stat().st_size == (1 + 3 + 6) * 140
 
 
 def test_frames_that_see_nothing_move_with_their_key_frame() -> None:
@@ -258,7 +343,8 @@ def test_a_file_at_its_own_pace_becomes_a_run(tmp_path: Path) -> None:
     assert run.status == "finished" and run.info["live"]["received"] == 60
     assert run.info["live"]["dropped"] + len(run.rows) == 60
     tracked = [row for row in run.rows if row.status == "tracked"]
-    assert len(tracked) >= 5 and len(run.trajectory) >= 0.7 * len(tracked)
+    # Where another program has the machine, few frames are left, and those far apart.
+    assert len(tracked) >= 5 and len(run.trajectory) >= (0.7 * len(tracked) if len(tracked) > 30 else 2)
     assert run.mesh_path and run.recording_path and run.report_path and run.depth_indices
     assert run.camera is not None and not run.camera_estimated
     with av.open(str(out / "stream.mkv")) as container:

@@ -66,12 +66,20 @@ class Browser:
             answer, self._left = self._left.split(b"\0", 1)
             found = json.loads(answer)
             if found.get("id") == self._number:
-                assert "result" in found, found
+                if "result" not in found:
+                    raise RuntimeError(found)
                 return found["result"]
 
     def picture(self) -> np.ndarray:
         """A screenshot, (H, W, 3) BGR."""
-        data = base64.b64decode(self("Page.captureScreenshot")["data"])
+        end = time.monotonic() + 120
+        while True:
+            try:
+                data = base64.b64decode(self("Page.captureScreenshot")["data"])
+                break
+            except RuntimeError:  # the page is just changing
+                assert time.monotonic() < end
+                time.sleep(0.5)
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
     def close(self) -> None:

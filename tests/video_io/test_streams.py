@@ -141,6 +141,15 @@ def test_a_stream_without_video(tmp_path: Path) -> None:
         RunningSource(str(tmp_path / "sound.ts"))
 
 
+def test_a_codec_that_nobody_knows(write_video: Callable[..., Path], tmp_path: Path) -> None:
+    """Matroska names its codec in words; here in others."""
+    data = write_video(moving(5), "clip.mkv").read_bytes()
+    assert data.count(b"V_MPEG4/ISO/AVC") == 1
+    (tmp_path / "odd.mkv").write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/ABC/XYZ"))
+    with pytest.raises(InputError, match=r"odd.mkv' has a codec that this program does not know; have it"):
+        RunningSource(str(tmp_path / "odd.mkv"))
+
+
 def test_a_file_that_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello\n" * 100)
     with pytest.raises(InputError, match=r"text.mp4' can't be opened as a stream of video"):
@@ -299,6 +308,56 @@ def test_damaged_packets_are_left_out() -> None:
         wait_until(lambda: server.sent >= 58)
         source.reader.stop()
     assert source.reader.damaged > 0 and source.reader.received > 20
+
+
+def test_an_rtsp_camera_behind_a_password() -> None:
+    """60 pictures at 60 a second, whose times are those of the camera, to a tick of its clock (1 / 90,000 s)."""
+    from rtsp_server import RtspServer, nal_units
+
+    with RtspServer(nal_units(moving(60, 192, 128)), "doctor:p4ssw0rd", rate=60) as server:
+        with pytest.raises(InputError) as refused:
+            RunningSource(f"rtsp://doctor:wrong@127.0.0.1:{server.port}/room3", timeout_s=3.0)
+        assert str(refused.value) == (
+            f"'rtsp://***@127.0.0.1:{server.port}/room3' wants a user and a password, or other ones; give them as "
+            "user:password@ before the host"
+        )
+        source = RunningSource(f"rtsp://doctor:p4ssw0rd@127.0.0.1:{server.port}/room3", timeout_s=3.0)
+        source.begin()
+        found: list = []
+        wait_until(lambda: bool(found.append(source.inbox.take(0.1))) or source.reader.received >= 40)
+        source.reader.stop()
+    times = {a.index: a.time_ns for a in found if a is not None and a.index}  # the first one comes without a time
+    assert len(times) > 5 and (source.describe["width"], source.describe["codec"]) == (192, "h264")
+    first = min(times)
+    assert all(abs(t - times[first] - (i - first) * 1e9 / 60) < 1e9 / 90_000 for i, t in times.items())
+
+
+def test_mpeg_ts_over_udp() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    stop = threading.Event()
+    data = b"".join(chunks(moving(60)))
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while not stop.is_set():
+                for at in range(0, len(data), 7 * 188):
+                    sender.sendto(data[at : at + 7 * 188], ("127.0.0.1", port))
+                    if stop.wait(0.002):
+                        return
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        source = RunningSource(f"udp://127.0.0.1:{port}", timeout_s=5.0)
+        source.begin()
+        wait_until(lambda: source.reader.received >= 30)
+        source.reader.stop()
+    finally:
+        stop.set()
+        thread.join()
+    assert (source.describe["width"], source.describe["height"]) == (96, 64)
 
 
 def test_another_size_of_the_same_shape_is_the_same_picture() -> None:
