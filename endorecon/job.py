@@ -135,7 +135,7 @@ def reconstruct_video(
             given, intrinsics = _given_poses(pose_source, clip, estimator, intrinsics, work.folder, progress)
         clip, view = clip.with_camera(intrinsics.camera), _views(run.path, live)
         view.started(source.name, intrinsics.camera)
-        tracker = Tracker(intrinsics.camera, given=given)
+        tracker = Tracker(intrinsics.camera, given=given, focal=intrinsics.prior)
         setting = Setting(run.path / "scene", 60 * splat_minutes, progress, work.keep, work.kept)
         result = reconstruct(
             clip, estimator, tracker, lambda depth: make_scene(depth, setting),
@@ -260,13 +260,14 @@ def make_estimator(model: str, adapter: Path | None, accept_licence: bool) -> Es
     return load_estimator(model, adapter, accept_licence)
 
 
-def find_intrinsics(clip: Clip, estimator: Estimator, given: Path | None) -> Intrinsics:
-    """The given camera; or one that starts from what is usual and what the frames look like, settled by motion."""
+def find_intrinsics(clip: Clip, estimator: Estimator, given: Path | None, closely: bool = False) -> Intrinsics:
+    """The given camera; or one that starts from what is usual and what the frames look like, settled by motion:
+    roughly, as the refinement of the whole clip has the last word, or `closely`."""
     if clip.camera is not None:
         return Intrinsics(clip.camera, f"given: {given or 'it comes with the data set'}")
     start, spread = start_camera(clip, estimator)
     prior = FocalPrior(start.focal_px, spread)
-    found = calibrate(clip.with_camera(start).frames(), _depths(estimator), start, prior)
+    found = calibrate(clip.with_camera(start).frames(), _depths(estimator), start, prior, closely)
     how = "and how they move" if found.observable else "alone: they move too little to show the focal length"
     return Intrinsics(found.camera, f"estimated from the look of the images {how}", prior)
 

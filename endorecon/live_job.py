@@ -134,7 +134,7 @@ def _run(
             clip = RunningClip.look(source, camera, say, stop)
             if clip is None:
                 raise KeyboardInterrupt
-            intrinsics = find_intrinsics(clip, estimator, asked.camera)
+            intrinsics = find_intrinsics(clip, estimator, asked.camera, closely=True)
             clip = replace(clip, camera=intrinsics.camera)
             warm_up(clip, estimator)
             source.forget()

@@ -122,7 +122,7 @@ def record(
     with Work(work, {}, overwrite=True) as between, threadpool_limits(1, "blas"):
         intrinsics = find_intrinsics(clip, estimator, camera)
         clip = clip.with_camera(intrinsics.camera)
-        tracker = Tracker(intrinsics.camera)
+        tracker = Tracker(intrinsics.camera, focal=intrinsics.prior)
 
         def keep(seen: Observation) -> None:
             if frame_grade(seen.figures["expected_error_percent"]) != "red":

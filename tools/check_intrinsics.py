@@ -123,7 +123,7 @@ def measure(path: Path, estimator: Estimator, max_frames: int | None) -> Found:
         with Work(work, {}, overwrite=True) as between:
             found = find_intrinsics(clip, estimator, None)
             clip = clip.with_camera(found.camera)
-            tracker, clock = Tracker(found.camera), Clock()
+            tracker, clock = Tracker(found.camera, focal=found.prior), Clock()
             result = track(clip, estimator, tracker, Views(), between, clock, lambda *_: None)
             if not result.rows or not tracker.segments:
                 raise InputError("nothing could be tracked")

@@ -168,7 +168,8 @@ def measure(
         clip = Clip.of(source, camera if given else None)
         with Work(Path(place) / "run", {}, overwrite=True) as work:
             intrinsics = find_intrinsics(clip, estimator, calibration if given else None)
-            clip, tracker = clip.with_camera(intrinsics.camera), Tracker(intrinsics.camera)
+            clip = clip.with_camera(intrinsics.camera)
+            tracker = Tracker(intrinsics.camera, focal=intrinsics.prior)
             result = track(clip, estimator, tracker, Views(), work, clock, lambda *_: None)
             if not tracker.segments:
                 return Measured(name, damage, given, Map(camera), None, [], float("nan"))  # type: ignore[arg-type]

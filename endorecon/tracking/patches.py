@@ -3,7 +3,7 @@
 Optical flow from frame to frame adds up small errors, all of the same sign when the camera approaches a wall. Here the
 patch in which a landmark was first seen, warped as the predicted pose and the network's depth say, is aligned with the
 present image by inverse-compositional Lucas-Kanade (Baker and Matthews, IJCV 2004), free in position; each patch's
-gain and offset are taken out, since the lamp moves with the lens.
+gain, offset and slope of brightness are taken out, since the lamp moves with the lens and paints its own shading.
 """
 
 from __future__ import annotations
@@ -126,50 +126,48 @@ def _cut(grey, pixels, value):  # type: ignore[no-untyped-def]
 def _align(grey, value, warp, position, correlation):  # type: ignore[no-untyped-def]
     side = value.shape[1]
     radius = side // 2
-    gx, gy, seen = np.zeros((side, side)), np.zeros((side, side)), np.zeros((side, side))
+    gx, gy = np.zeros((side, side)), np.zeros((side, side))
+    flat, seen = np.zeros((side, side)), np.zeros((side, side))
     for i in range(len(value)):
         template = value[i]
         # Gradients of the template, once; the outer ring only serves them.
-        hxx, hxy, hyy, mean, count = 0.0, 0.0, 0.0, 0.0, 0
         for r in range(1, side - 1):
             for c in range(1, side - 1):
                 gx[r, c] = 0.5 * (template[r, c + 1] - template[r, c - 1])
                 gy[r, c] = 0.5 * (template[r + 1, c] - template[r - 1, c])
+                flat[r, c] = template[r, c]
+        _level(flat)
+        _level(gx)
+        _level(gy)
+        hxx, hxy, hyy, spread = 0.0, 0.0, 0.0, 0.0
+        for r in range(1, side - 1):
+            for c in range(1, side - 1):
                 hxx += gx[r, c] * gx[r, c]
                 hxy += gx[r, c] * gy[r, c]
                 hyy += gy[r, c] * gy[r, c]
-                mean += template[r, c]
-                count += 1
-        mean /= count
-        spread = 0.0
-        for r in range(1, side - 1):
-            for c in range(1, side - 1):
-                spread += (template[r, c] - mean) ** 2
+                spread += flat[r, c] * flat[r, c]
         det = hxx * hyy - hxy * hxy
         if spread < 1e-6 or det < 1e-6 * (hxx + hyy) ** 2:
             continue
         a00, a01, a10, a11 = warp[i, 0, 0], warp[i, 0, 1], warp[i, 1, 0], warp[i, 1, 1]
         x, y = position[i, 0], position[i, 1]
         for _ in range(_ITERATIONS):
-            seen_mean = 0.0
             for r in range(1, side - 1):
                 for c in range(1, side - 1):
                     u, v = c - radius, r - radius
                     seen[r, c] = _at(grey, x + a00 * u + a01 * v, y + a10 * u + a11 * v)
-                    seen_mean += seen[r, c]
-            seen_mean /= count
+            _level(seen)
             seen_spread, product = 1e-12, 0.0
             for r in range(1, side - 1):
                 for c in range(1, side - 1):
-                    s = seen[r, c] - seen_mean
-                    seen_spread += s * s
-                    product += s * (template[r, c] - mean)
+                    seen_spread += seen[r, c] * seen[r, c]
+                    product += seen[r, c] * flat[r, c]
             correlation[i] = product / np.sqrt(seen_spread * spread)
             gain = np.sqrt(spread / seen_spread)
             bx, by = 0.0, 0.0
             for r in range(1, side - 1):
                 for c in range(1, side - 1):
-                    e = gain * (seen[r, c] - seen_mean) - (template[r, c] - mean)
+                    e = gain * seen[r, c] - flat[r, c]
                     bx += gx[r, c] * e
                     by += gy[r, c] * e
             dx = (hyy * bx - hxy * by) / det
@@ -179,3 +177,21 @@ def _align(grey, value, warp, position, correlation):  # type: ignore[no-untyped
             if dx * dx + dy * dy < 1e-4 or abs(x - position[i, 0]) > 8 or abs(y - position[i, 1]) > 8:
                 break
         position[i, 0], position[i, 1] = x, y
+
+
+@njit(cache=True)
+def _level(patch):  # type: ignore[no-untyped-def]
+    """Take the mean and the slopes out of a patch, but for its outer ring."""
+    side = patch.shape[0]
+    radius = side // 2
+    total, along_x, along_y, square = 0.0, 0.0, 0.0, 0.0
+    for r in range(1, side - 1):
+        for c in range(1, side - 1):
+            total += patch[r, c]
+            along_x += (c - radius) * patch[r, c]
+            along_y += (r - radius) * patch[r, c]
+            square += (c - radius) ** 2
+    mean, along_x, along_y = total / (side - 2) ** 2, along_x / square, along_y / square
+    for r in range(1, side - 1):
+        for c in range(1, side - 1):
+            patch[r, c] -= mean + along_x * (c - radius) + along_y * (r - radius)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +128,20 @@ def adjust_keyframes(scene: Map, focal: FocalPrior | None) -> float:
         scene.take(adjusted, members, numbers)
         if free:
             scene.camera = adjusted.problem.sight.camera
+    return spread
+
+
+def refocus(scene: Map, prior: FocalPrior) -> float:
+    """Refine a map that still grows with its focal length free; frames that take no part move with the one before them.
+
+    Returns:
+        The standard deviation of the log focal length; infinite where the motion does not show it.
+    """
+    members = _members(scene)
+    before = {member: scene.pose(member) for member in members}
+    spread = adjust_keyframes(scene, prior)
+    for member, following in pairwise([*members, len(scene)]):
+        scene.move(scene.pose(member) @ np.linalg.inv(before[member]), member + 1, following)
     return spread
 
 

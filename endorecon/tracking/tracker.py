@@ -21,12 +21,17 @@ from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.observation import Observation, Posed, Refused
 from endorecon.tracking.patches import Patches, align, cut, plane_warp
 from endorecon.tracking.pose import ROBUST_PX, Pose, solve
+from endorecon.tracking.refine import FocalPrior, refocus
 from video_io.camera import Camera
 from video_io.curate import assess
 from video_io.faults import Watch
 from video_io.frame import Frame
 
 Float = NDArray[np.float64]
+
+# A focal length that is only estimated is found anew when a segment has so many frames, and each time that it has twice
+# as many, until its log is known to this deviation.
+REFOCUS_FRAMES, REFOCUSED_STD = 24, 0.025
 
 
 @dataclass(frozen=True)
@@ -81,26 +86,33 @@ class Tracker:
     is one segment, which goes on with new landmarks wherever the old ones are lost.
 
     Attributes:
+        camera: the working camera, as far as it is known by now.
         segments: a `Map` for each stretch of the video whose poses share a world.
         placed: (segment, number in its map) by source index, in order.
     """
 
     def __init__(
-        self, camera: Camera, settings: TrackerSettings = TrackerSettings(), given: GivenPoses | None = None
+        self,
+        camera: Camera,
+        settings: TrackerSettings = TrackerSettings(),
+        given: GivenPoses | None = None,
+        focal: FocalPrior | None = None,
     ) -> None:
         self.camera = camera
         self.settings = settings
         self.given = given
+        self.focal = focal  # where the camera's focal length may move, what was known of it beforehand
         self.segments: list[Map] = []
         self.placed: MutableMapping[int, tuple[int, int]] = {}
         self._last: _Last | None = None
         self._watch = Watch()
         self._attached = Attached()
         self._refusals = 0
+        self._refocus_at = REFOCUS_FRAMES
 
     def state(self) -> dict[str, Any]:
         """All that the frames so far have left; `restore` gives it to a tracker made for the same clip."""
-        return {name: value for name, value in vars(self).items() if name not in ("settings", "given")}
+        return {name: value for name, value in vars(self).items() if name not in ("settings", "given", "focal")}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another tracker was."""
@@ -209,6 +221,7 @@ class Tracker:
             landmark, pixels = self._make_key(scene, number, image, log_net)
             patches = patches.joined(cut(image.grey, log_net, pixels[before:]))
             self._refine_window(scene)
+            self._refocus(scene)
         self._last = _Last(image, landmark, pixels, patches, number)
         if net is None:
             return Posed(frame, scene.pose(number), len(self.segments) - 1, figures)
@@ -415,6 +428,14 @@ class Tracker:
         for member, following in pairwise(frames):
             moved = scene.pose(member) @ np.linalg.inv(before[member])
             scene.move(moved, member + 1, following)
+
+    def _refocus(self, scene: Map) -> None:
+        """Find an estimated focal length anew, now that the segment tells more of it."""
+        if self.focal is None or self.given is not None or len(scene) < self._refocus_at:
+            return
+        spread = refocus(scene, self.focal)
+        self.camera = scene.camera
+        self._refocus_at = 2 * len(scene) if spread > REFOCUSED_STD else np.iinfo(np.int64).max
 
 
 def _asked(ask: Callable[[], NetworkDepth] | None) -> NetworkDepth:

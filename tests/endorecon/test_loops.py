@@ -18,7 +18,7 @@ from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.features import feature_image
 from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.pose_graph import Relations, Similarities, cost, optimise, residuals
-from endorecon.tracking.refine import refine
+from endorecon.tracking.refine import FocalPrior, refine
 from endorecon.tracking.tracker import Tracker
 from rendering.phantom.clip import prepare
 from video_io.camera import Camera
@@ -95,6 +95,16 @@ def test_the_way_back_is_known_again_and_no_loop_is_false(colon: Tour, there_and
         assert np.degrees(turn) < 2 and off < 0.08
         assert loop.matches >= 30 and not loop.joins
         assert loop.first < OUT <= loop.second
+
+
+def test_an_estimated_focal_length_is_found_while_the_clip_is_tracked(colon: Tour) -> None:
+    begun = CAMERA.with_focal_scale(1.1)
+    tracker = Tracker(begun, focal=FocalPrior(begun.focal_px, 0.19))
+    for frame, net in colon.seen:
+        tracker.place(frame, net)
+    assert [len(scene) for scene in tracker.segments] == [OUT + BACK]
+    assert tracker.camera == tracker.segments[0].camera
+    assert tracker.camera.focal_px == pytest.approx(CAMERA.focal_px, rel=0.03)
 
 
 def test_drift_is_taken_out(colon: Tour, there_and_back: Tracker) -> None:
