@@ -85,10 +85,10 @@ def main() -> int:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--recordings", type=Path, help="a folder where the clips' reconstructions wait between calls")
-    parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="of the Config or of its weights")
     parser.add_argument(
-        "--csv", type=Path, help="append every figure to this file, and skip those that it holds"
+        "--set", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="of the Config or of its weights"
     )
+    parser.add_argument("--csv", type=Path, help="append every figure to this file, and skip those that it holds")
     parser.add_argument("--one", nargs=4, metavar=("CLIP", "ROW", "SEED", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.steps is not None:
