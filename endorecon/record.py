@@ -5,6 +5,7 @@ Or, of a clip with truth, those that are known.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endorecon.clock import Clock
-from endorecon.job import find_intrinsics
+from endorecon.job import Intrinsics, find_intrinsics
 from endorecon.notes import focal_note
 from endorecon.reconstruct import Progress, Result, reconstruct
 from endorecon.tracking.observation import Observation
+from endorecon.tracking.refine import FocalPrior
 from endorecon.tracking.tracker import Tracker
 from endorecon.tracking.verdict import frame_grade
 from endorecon.views.base import Views
@@ -52,7 +54,7 @@ class Recorded:
 
 
 @dataclass
-class _Kept:
+class Kept:
     """Frames of one segment, as they come."""
 
     camera: Camera
@@ -112,13 +114,36 @@ def record(
     Raises:
         InputError: an input that shows nothing, is too short or static, or whose poses can't be trusted.
     """
+    clip = open_clip(input, camera, every, max_frames, fps)
+    clip, intrinsics, result, kept, seconds = reconstructed(clip, estimator, work, camera, progress)
+    found = _trusted(kept, result, input.name)
+    if not found:
+        raise InputError(f"nothing can be learnt from '{input}': {_why(result, kept)}")
+    notes = _notes(result, found, input.name)
+    if intrinsics.prior is not None:
+        begun = time.monotonic()
+        found, focal = _with_learned_camera(found, clip, result, intrinsics.prior)
+        seconds += time.monotonic() - begun
+        notes.append(f"{input.name}: {focal}; better with --camera")
+    return Recorded(found, notes, seconds)
+
+
+def open_clip(input: Path, camera: Path | None, every: int, max_frames: int | None, fps: float) -> Clip:
+    """The input with the given camera, or with the data set's."""
     source = open_source(input, every, max_frames, fps)
-    clip = Clip.of(source, read_camera(camera) if camera else source.camera)
+    return Clip.of(source, read_camera(camera) if camera else source.camera)
+
+
+def reconstructed(
+    clip: Clip, estimator: Estimator, work: Path, camera: Path | None = None, progress: Progress = lambda *_: None
+) -> tuple[Clip, Intrinsics, Result, dict[int, Kept], float]:
+    """The clip with its camera, what was known of that, the result, the frames of each segment that are kept, and the
+    seconds that it took."""
     from threadpoolctl import threadpool_limits
 
     from endorecon.scenes.tsdf import TsdfScene
 
-    clock, kept = Clock(), {}
+    clock, kept = Clock(), dict[int, Kept]()
     with Work(work, {}, overwrite=True) as between, threadpool_limits(1, "blas"):
         intrinsics = find_intrinsics(clip, estimator, camera)
         clip = clip.with_camera(intrinsics.camera)
@@ -126,20 +151,38 @@ def record(
 
         def keep(seen: Observation) -> None:
             if frame_grade(seen.figures["expected_error_percent"]) != "red":
-                kept.setdefault(seen.segment, _Kept(seen.frame.camera)).add(seen)
+                kept.setdefault(seen.segment, Kept(seen.frame.camera)).add(seen)
 
         result = reconstruct(
             clip, estimator, tracker, TsdfScene.for_depth, keep, Views(), between, clock, progress, intrinsics.prior
         )
     if result.interrupted:
         raise KeyboardInterrupt
-    found = _trusted(kept, result, input.name)
-    if not found:
-        raise InputError(f"nothing can be learnt from '{input}': {_why(result, kept)}")
-    notes = _notes(result, found, input.name)
-    if intrinsics.prior is not None:
-        notes.append(f"{input.name}: {focal_note(clip, result, intrinsics.prior)}; better with --camera")
-    return Recorded(found, notes, sum(clock.seconds.values()))
+    return clip, intrinsics, result, kept, sum(clock.seconds.values())
+
+
+def _with_learned_camera(
+    found: list[Recording], clip: Clip, result: Result, prior: FocalPrior
+) -> tuple[list[Recording], str]:
+    """The recordings with the camera that their images tell, and a sentence on it; as the reconstruction has found it
+    where they do not tell it better. The longest stretch has the first word, which the others start from."""
+    from foundation_adapters.clip_camera import learn_camera
+
+    known, changed, told = prior, list(found), focal_note(clip, result, prior)
+    run_std = result.segments[result.main].log_focal_std
+    for number in sorted(range(len(found)), key=lambda n: -len(found[n])):
+        learned = learn_camera(found[number], known.focal_px, known.log_std)
+        if not learned.observable or learned.log_focal_std > run_std:
+            continue
+        changed[number] = learned.recording
+        if known is prior:
+            known = FocalPrior(learned.camera.focal_px, learned.log_focal_std)
+            scale = clip.view.crop[2] / clip.view.width
+            told = (
+                f"the intrinsics were learned from the images (focal length {known.focal_px * scale:.0f} px in the "
+                f"source's image, give or take {100 * known.log_std:.2g} %)"
+            )
+    return changed, told
 
 
 def record_truth(folder: Path, every: int = 1, max_frames: int | None = None) -> Recording:
@@ -161,7 +204,7 @@ def record_truth(folder: Path, every: int = 1, max_frames: int | None = None) ->
     source = open_source(folder, every, max_frames)
     clip = Clip.of(source, truth.camera)
     assert clip.camera is not None
-    kept = _Kept(clip.camera)
+    kept = Kept(clip.camera)
     x, y, w, h = clip.view.crop
     for frame in clip.frames():
         depth = truth.depth(frame.index)
@@ -176,7 +219,7 @@ def record_truth(folder: Path, every: int = 1, max_frames: int | None = None) ->
     return replace(kept.recording(truth.name), known=True)
 
 
-def _trusted(kept: dict[int, _Kept], result: Result, name: str) -> list[Recording]:
+def _trusted(kept: dict[int, Kept], result: Result, name: str) -> list[Recording]:
     """Segments of enough frames whose poses are not graded red."""
     found = []
     for number, segment in sorted(kept.items()):
@@ -189,7 +232,7 @@ def _trusted(kept: dict[int, _Kept], result: Result, name: str) -> list[Recordin
     return found
 
 
-def _why(result: Result, kept: dict[int, _Kept]) -> str:
+def _why(result: Result, kept: dict[int, Kept]) -> str:
     reasons = [row.reason for row in result.rows if row.status == "refused"]
     total = len(result.rows)
     placed = total - len(reasons)

@@ -80,25 +80,34 @@ def main() -> int:
     parser.add_argument("--rows", nargs="*", default=["gdvlora", "dvlora", "lora", "full", "no-light"], choices=ROWS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=15.0, help="of each row and clip, the reconstruction included")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of the Config or of its weights")
     parser.add_argument(
-        "--csv", type=Path, help="append every figure to this file, and skip those that it holds"
+        "--steps", type=int, help="of each training, in place of --minutes: a busy machine does not change the figures"
     )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--recordings", type=Path, help="a folder where the clips' reconstructions wait between calls")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="of the Config or of its weights"
+    )
+    parser.add_argument("--csv", type=Path, help="append every figure to this file, and skip those that it holds")
     parser.add_argument("--one", nargs=4, metavar=("CLIP", "ROW", "SEED", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.steps is not None:
+        args.set.append(f"steps={args.steps}")
     torch.set_num_threads(args.threads)
     if args.one:
         clip, row, seed, folder = args.one
         one(args.data / clip, ROWS[row], int(seed), Path(folder), changed(args.set), args.minutes)
         return 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as passing:
+        folder = args.recordings or Path(passing)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The first seed of everything first: a table that is cut short is a table.
         rows = [
             row
-            for clip in args.clips
-            for name in args.rows
             for seed in range(args.seeds)
-            if (row := measured(args, clip, name, seed, Path(folder)))
+            for name in args.rows
+            for clip in args.clips
+            if (row := measured(args, clip, name, seed, folder))
         ]
     print(table(rows, args.clips, args.rows))
     return 0

@@ -4,8 +4,9 @@ Renders short phantom clips into the folder CLIPS (those that are there are kept
 to 140 % of the usual one, and clips on which the camera only turns or only goes straight on. Each is tracked and
 refined as `endorecon reconstruct` and `endorecon adapt` do it without --camera. Prints the true focal length, what was
 found by the first frames and by the whole clip, how sure the program says it is, and whether it says that the motion
-shows the focal length at all. With --video VIDEO FOCAL_PX ... other recordings are measured, whose focal length in
-pixels of their own image is known.
+shows the focal length at all. With --learn, each is also reconstructed as `endorecon adapt` does it, and its intrinsics
+are learned by the reprojection loss (`foundation_adapters/clip_camera.py`). With --video VIDEO FOCAL_PX ... other
+recordings are measured, whose focal length in pixels of their own image is known.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from endorecon.clock import Clock
 from endorecon.job import find_intrinsics
 from endorecon.reconstruct import settle_all, track
+from endorecon.record import open_clip, reconstructed
 from endorecon.tracking.refine import is_shown
 from endorecon.tracking.tracker import Tracker
 from endorecon.views.base import Views
 from endorecon.work import Work
+from foundation_adapters.clip_camera import learn_camera
 from foundation_adapters.estimator import Estimator, load_estimator
 from rendering.phantom.clip import Clip as Phantom
 from rendering.phantom.clip import Video, prepare
@@ -138,6 +141,26 @@ def measure(path: Path, estimator: Estimator, max_frames: int | None) -> Found:
     )  # fmt: skip
 
 
+def learn(path: Path, true: float, estimator: Estimator, max_frames: int | None) -> str:
+    """What the images say of the camera, in a line; of the longest segment, whether its frames could be adapted to or
+    not."""
+    clip = open_clip(path, None, 1, max_frames, FPS)
+    with tempfile.TemporaryDirectory(prefix="intrinsics_") as work:
+        clip, intrinsics, _, kept, _ = reconstructed(clip, estimator, Path(work))
+    prior = intrinsics.prior
+    recording = max((k.recording(path.stem) for k in kept.values()), key=len)
+    begun = time.monotonic()
+    found = learn_camera(recording, prior.focal_px, prior.log_std)
+    scale, camera = clip.view.crop[2] / clip.view.width, found.camera
+    off = camera.centre_px - np.array([camera.width, camera.height]) / 2
+    return (
+        f"    learned {camera.focal_px * scale:8.1f} {100 * (camera.focal_px * scale / true - 1):+6.2f}%"
+        f" said {100 * found.log_focal_std:.2f} %, principal point {off[0]:+.1f} {off[1]:+.1f} px from the middle"
+        f" ({found.centre_std[0]:.1f} {found.centre_std[1]:.1f})"
+        f"  {'observable' if found.observable else 'not observable'} {time.monotonic() - begun:6.1f}"
+    )
+
+
 def given(video: Sequence[str]) -> Iterator[tuple[str, Path, float]]:
     """Names, paths and focal lengths of --video."""
     for path, focal in zip(video[::2], video[1::2], strict=True):
@@ -150,6 +173,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--video", nargs="*", default=())
     parser.add_argument("--max-frames", type=int, default=None)
+    parser.add_argument("--learn", action="store_true", help="from the images themselves, too, as endorecon adapt does")
     args = parser.parse_args()
     args.clips.mkdir(parents=True, exist_ok=True)
     estimator = load_estimator()
@@ -168,6 +192,8 @@ def main() -> int:
             f" {100 * (found.whole / true - 1):+6.2f}% {said} {off / found.log_std:+10.2f}"
             f"  {'observable' if found.shown else 'not observable'} {found.seconds:6.1f}", flush=True,
         )  # fmt: skip
+        if args.learn:
+            print(learn(path, true, estimator, args.max_frames), flush=True)
     return 0
 
 
