@@ -21,7 +21,7 @@ from endorecon.poses.base import SCALE_UNKNOWN
 from endorecon.reconstruct import Improve, Progress, Result, reconstruct, windows
 from endorecon.run import RunWriter, check_free, read_run
 from endorecon.scenes import find_scene
-from endorecon.scenes.base import Scene, Setting
+from endorecon.scenes.base import USUAL, Scene, Setting, SplatChoice
 from endorecon.tracking.calibrate import Estimates, calibrate
 from endorecon.tracking.densify import NetworkDepth
 from endorecon.tracking.given import GivenPoses
@@ -69,6 +69,7 @@ def reconstruct_video(
     fps: float = 30.0,
     scene: str = "tsdf",
     splat_minutes: float = 5.0,
+    splat_choice: SplatChoice = USUAL,
     refine: str = "none",
     live: bool = False,
     overwrite: bool = False,
@@ -87,6 +88,7 @@ def reconstruct_video(
         poses, poses_unit: where the camera's poses come from, as `open_poses` takes them.
         every, max_frames, fps: which frames, and the rate of inputs that have no times.
         scene: the kind of scene, a name in `endorecon.scenes`; splat_minutes: time to train Gaussians for.
+        splat_choice: how Gaussians are trained.
         refine: `light` improves the fused surface by the endoscope's own light, `none` leaves it.
         live, overwrite: open a viewer that shows the work; replace the run that `out` holds.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
@@ -102,7 +104,8 @@ def reconstruct_video(
     options = {
         "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
         "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "scene": scene,
-        "splat_minutes": splat_minutes, "refine": refine,
+        "splat_minutes": splat_minutes, "surfels": splat_choice.surfels, "splat_growth": splat_choice.growth,
+        "splat_poses": splat_choice.poses, "refine": refine,
     }  # fmt: skip
     make_scene, improve = _scene_maker(scene, splat_minutes), _improver(refine)
     go_on = is_unfinished(out) and not overwrite
@@ -136,7 +139,7 @@ def reconstruct_video(
         clip, view = clip.with_camera(intrinsics.camera), _views(run.path, live)
         view.started(source.name, intrinsics.camera)
         tracker = Tracker(intrinsics.camera, given=given, focal=intrinsics.prior)
-        setting = Setting(run.path / "scene", 60 * splat_minutes, progress, work.keep, work.kept)
+        setting = Setting(run.path / "scene", 60 * splat_minutes, splat_choice, progress, work.keep, work.kept)
         result = reconstruct(
             clip, estimator, tracker, lambda depth: make_scene(depth, setting),
             lambda o: run.depth(o.frame.index, o.depth, o.confidence), view, work, clock, progress, intrinsics.prior,

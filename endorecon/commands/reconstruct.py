@@ -48,6 +48,12 @@ class Reconstruct:
     follow tissue as it moves, without the tools before it (splats-deforming)."""
     splat_minutes: float = 5.0
     """Time to train Gaussians for."""
+    surfels: bool = False
+    """Train flat Gaussians, surfels: the surface is sharper, the picture a little less so."""
+    splat_growth: Literal["default", "mcmc"] = "default"
+    """How Gaussians are added: where the picture pulls at them (default), or by chance where they are opaque (mcmc)."""
+    splat_poses: bool = False
+    """Improve the camera's poses along with the Gaussians."""
     refine: Literal["none", "light"] = "none"
     """light: improve the surface by the endoscope's own light (docs/light_refinement.md)."""
     live: bool = False
@@ -62,6 +68,7 @@ def run(command: Reconstruct) -> int:
     out = command.out or Path("runs") / name
     from endorecon.job import reconstruct_video
     from endorecon.run import read_run
+    from endorecon.scenes.base import SplatChoice
 
     with Bars() as bars:
         path = reconstruct_video(
@@ -79,6 +86,7 @@ def run(command: Reconstruct) -> int:
             fps=command.fps,
             scene=command.scene,
             splat_minutes=command.splat_minutes,
+            splat_choice=SplatChoice(command.surfels, command.splat_growth, command.splat_poses),
             refine=command.refine,
             overwrite=command.overwrite,
             progress=bars,

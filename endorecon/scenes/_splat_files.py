@@ -19,12 +19,14 @@ Floats = NDArray[np.float32]
 C0 = np.float32(0.28209479177387814)
 CHUNK = 256  # Gaussians that share bounds in the compressed form
 FAINTEST = np.float32(1 / 255)
+SURFELS = b"comment surfels: the third axis is the normal, its scale does not count"
 LOG_SCALE = 20  # bounds of log scales in the compressed form
 
 
 def encoded(splats: Splats, form: str) -> bytes:
     """The bytes of a file of this form: "ply", "compressed" or "splat". What is no number is left out."""
-    return {"ply": _ply, "compressed": _compressed, "splat": _splat}[form](_finite(splats))
+    data = {"ply": _ply, "compressed": _compressed, "splat": _splat}[form](_finite(splats))
+    return data.replace(b"\nelement", b"\n" + SURFELS + b"\nelement", 1) if splats.surfels and form == "ply" else data
 
 
 def _finite(s: Splats) -> dict[str, Floats]:

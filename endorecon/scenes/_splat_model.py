@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 C0 = 0.28209479177387814  # the first harmonic: colour = C0 sh0 + 1/2
+THINNESS = 0.01  # of a surfel for viewers that know no surfels
 FLATNESS = 0.2  # thickness of a seeded Gaussian over its width: it lies on a surface
 OPACITY = 0.5
 MOST_MB = 4000  # of a file of Gaussians
@@ -58,6 +59,7 @@ class Splats:
     Attributes:
         means: (N, 3) world. quats: (N, 4) wxyz. scales: (N, 3) log of the standard deviations.
         opacities: (N,) logits. sh0: (N, 1, 3), shN: (N, K - 1, 3) harmonics of the colour, channels last.
+        surfels: whether they are to be rendered as flat ones, whose third axis is the normal.
     """
 
     means: Floats
@@ -66,6 +68,7 @@ class Splats:
     opacities: Floats
     sh0: Floats
     shN: Floats
+    surfels: bool = False
 
     def __len__(self) -> int:
         return len(self.means)
@@ -82,6 +85,24 @@ class Splats:
         alpha = 1 / (1 + np.exp(-self.opacities[:, None]))
         return np.rint(255 * np.concatenate([rgb, alpha], 1)).astype(np.uint8)
 
+    def flattened(self) -> Splats:
+        """The same as surfels, the shortest axis the third and so thin that any viewer shows them flat."""
+        import torch
+
+        from rendering.splat.reference import quaternion_matrix
+
+        turns = quaternion_matrix(torch.from_numpy(self.quats)).numpy()
+        axis = self.scales.argmin(1)
+        # The axes in turn, so that the frame stays right-handed.
+        order = (axis[:, None] + np.array([1, 2, 3])) % 3
+        turns = np.take_along_axis(turns, order[:, None, :].repeat(3, 1), 2)
+        scales = np.take_along_axis(self.scales, order, 1)
+        scales[:, 2] = scales[:, :2].min(1) + np.float32(np.log(THINNESS))
+        from scipy.spatial.transform import Rotation
+
+        quats = np.roll(Rotation.from_matrix(turns).as_quat(), 1, 1).astype(np.float32)
+        return replace(self, quats=quats, scales=scales, surfels=True)
+
     def scaled(self, factor: float) -> Splats:
         """The same in a world whose lengths are `factor` times as long."""
         scales = self.scales + np.float32(np.log(factor))
@@ -95,7 +116,8 @@ class Splats:
         """The arrays as tensors, by name."""
         import torch
 
-        return {f.name: torch.from_numpy(np.ascontiguousarray(getattr(self, f.name))) for f in fields(self)}
+        names = [f.name for f in fields(self) if f.name != "surfels"]
+        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in names}
 
     def render(self, camera: Camera, world_from_cam: NDArray[np.float64]) -> Layers:
         """What a camera sees of them, without gradients; every layer without the leading axis."""
@@ -104,14 +126,17 @@ class Splats:
         from rendering.splat import Layers
 
         with torch.no_grad():
-            layers = rasterize_raw(self.tensors(), camera, world_from_cam, self.degree, median=True, normals=True)
-        return Layers(*(layer[0] for layer in layers))  # type: ignore[index]
+            view = torch.from_numpy(np.linalg.inv(world_from_cam))
+            layers = rasterize_raw(
+                self.tensors(), camera, view, self.degree, median=True, normals=True, surfels=self.surfels
+            )
+        return Layers(*(None if layer is None else layer[0] for layer in layers))
 
 
 def rasterize_raw(
-    raw: dict[str, torch.Tensor], camera: Camera, world_from_cam: NDArray[np.float64], degree: int, **options: object
+    raw: dict[str, torch.Tensor], camera: Camera, cam_from_world: torch.Tensor, degree: int, **options: object
 ) -> Layers:
-    """`rasterize` of parameters in the form of `Splats`.
+    """`rasterize` of parameters in the form of `Splats`, seen by one camera at a pose (4, 4).
 
     Raises:
         ValueError: a camera that is neither pinhole nor fisheye.
@@ -124,11 +149,10 @@ def rasterize_raw(
         raise ValueError(f"Gaussians are seen by a pinhole or a fisheye camera, found {camera.model}")
     fx, fy, cx, cy, *radial = camera.params
     k = torch.tensor([[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]], dtype=torch.float32)
-    view = torch.from_numpy(np.linalg.inv(world_from_cam))[None]
     colors = torch.cat([raw["sh0"], raw["shN"]], 1) if degree else raw["sh0"]
     return rasterize(
-        raw["means"], raw["quats"], torch.exp(raw["scales"]), torch.sigmoid(raw["opacities"]), colors, view, k,
-        camera.width, camera.height, sh_degree=degree, camera_model=camera.model,
+        raw["means"], raw["quats"], torch.exp(raw["scales"]), torch.sigmoid(raw["opacities"]), colors,
+        cam_from_world[None], k, camera.width, camera.height, sh_degree=degree, camera_model=camera.model,
         radial_coeffs=torch.tensor([radial]) if radial else None, backend="cpu", **options,
     )  # type: ignore[arg-type]  # fmt: skip
 
@@ -245,6 +269,8 @@ def read_splats(path: Path) -> Splats:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"the Gaussians in {path} can't be read ({reason}); check the path") from error
+    from endorecon.scenes._splat_files import SURFELS
+
     head, mark, body = data.partition(b"end_header\n")
     lines = [line.rstrip("\r").split() for line in head.decode("ascii", "replace").split("\n")]
     plain = ["property", "float"], ["property", "float32"]
@@ -276,6 +302,7 @@ def read_splats(path: Path) -> Splats:
     return Splats(
         pick("x", "y", "z"), pick(*(f"rot_{i}" for i in range(4))), pick(*(f"scale_{i}" for i in range(3))),
         pick("opacity")[:, 0], pick("f_dc_0", "f_dc_1", "f_dc_2")[:, None], np.ascontiguousarray(harmonics),
+        SURFELS in head,
     )  # fmt: skip
 
 

@@ -21,6 +21,9 @@ from endorecon.scenes._splat_light import RATE as LIGHT_RATE
 from endorecon.scenes._splat_light import Light
 from endorecon.scenes._splat_loss import Loss, Weights, frame_loss, padded
 from endorecon.scenes._splat_model import Splats, SplatView, rasterize_raw
+from endorecon.scenes._splat_poses import RATE as POSE_RATE
+from endorecon.scenes._splat_poses import Poses
+from endorecon.scenes._surfel_loss import SurfelWeights, surface_loss
 
 # As in 3DGS; those of the centres are in units of the scene's size.
 RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "sh0": 2.5e-3, "shN": 2.5e-3 / 20}
@@ -45,6 +48,8 @@ class Options:
         grow_from, grow_to: the shares of the time between which Gaussians are added and removed.
         weights: of the parts of the loss; opacity: of the mean opacity.
         held_out: whether every 8th frame is kept for the figures.
+        surfels: whether the Gaussians are flat (2DGS); surface: weights of what holds them to one surface.
+        poses: whether the frames' poses are improved along with the Gaussians.
     """
 
     seconds: float = 300.0
@@ -59,6 +64,9 @@ class Options:
     weights: Weights = field(default_factory=Weights)
     opacity: float = 0.0
     held_out: bool = True
+    surfels: bool = False
+    surface: SurfelWeights = field(default_factory=SurfelWeights)
+    poses: bool = False
 
 
 @dataclass
@@ -138,6 +146,7 @@ class Training:
         self.raw = torch.nn.ParameterDict({n: torch.nn.Parameter(t.clone()) for n, t in self._start(splats).items()})
         self.adams = {n: self._adam(n) for n in self.raw}
         self.exposure = Exposure.neutral(len(self.views))
+        self.poses = Poses.given(len(self.views), self.size)
         self.history: list[Figures] = []
         self.warnings: list[str] = []
         self._rng = np.random.default_rng(0)
@@ -193,8 +202,9 @@ class Training:
         view, target = self.views[number], self.targets[number]
         degree = min(self.options.degree, int(self.share * 4 * (self.options.degree + 1)))
         moved = torch.zeros(1, len(self.raw["means"]), 2, requires_grad=True)
-        shown = self._shown(view)
-        layers = rasterize_raw(shown, view.camera, view.world_from_cam, degree, means2d=moved)
+        shown, surfels = self._shown(view), self.options.surfels
+        pose = torch.from_numpy(self.poses.view(number, view.world_from_cam)).requires_grad_(self.options.poses)
+        layers = rasterize_raw(shown, view.camera, pose, degree, means2d=moved, surfels=surfels)
         color, alpha, depth = (layer[0].detach().numpy() for layer in layers[:3])  # type: ignore[index]
         gain, offset = self.exposure.of(number)
         lit = self.light.factor(depth)
@@ -205,8 +215,11 @@ class Training:
         if not np.isfinite(loss.value):
             return False
         self.losses.append(loss.l1)
-        slopes = [torch.from_numpy(g)[None] for g in (loss.g_color, loss.g_alpha, loss.g_depth)]
-        torch.autograd.backward(list(layers[:3]), slopes)  # type: ignore[arg-type]
+        images, slopes = list(layers[:3]), [loss.g_color, loss.g_alpha, loss.g_depth]
+        if surfels:
+            images += [layers.normals, layers.distortion]
+            slopes += self._surface_slopes(layers, view, slopes)
+        torch.autograd.backward(images, [torch.from_numpy(g)[None] for g in slopes])  # type: ignore[arg-type]
         if self.options.opacity:
             opacity = torch.sigmoid(self.raw["opacities"].detach())
             self.raw["opacities"].grad += self.options.opacity / len(opacity) * opacity * (1 - opacity)
@@ -221,6 +234,8 @@ class Training:
             adam.zero_grad(set_to_none=True)
         self.exposure.step(number, loss, EXPOSURE_RATE * (1 - 0.9 * self.share))
         self.light.step(depth, lit, loss.g_light, LIGHT_RATE * (1 - 0.95 * self.share))
+        if pose.grad is not None:
+            self.poses.step(number, pose.detach().numpy(), pose.grad.numpy(), POSE_RATE * self._cooling)
         self.steps += 1
         self._grow(info)
         return True
@@ -231,7 +246,10 @@ class Training:
         times = np.array([v.time_ns for v in self.views], float)
         for view in self.tests:
             gain, offset = self.exposure.between(times, view.time_ns)
-            layers = self._at(splats, view).render(view.camera, view.world_from_cam)
+            pose = view.world_from_cam
+            if self.options.poses:
+                pose = self.poses.between(times, view.time_ns, pose)
+            layers = self._at(splats, view).render(view.camera, pose)
             color, alpha, depth = (layer.numpy() for layer in layers[:3])  # type: ignore[union-attr]
             lit = self.light.factor(depth)[..., None]
             shown, target = np.clip(color * lit * gain + offset, 0, 1), view.rgb.astype(np.float32) / 255
@@ -257,7 +275,15 @@ class Training:
 
     def splats(self) -> Splats:
         """The Gaussians as they are now."""
-        return Splats(**{name: self.raw[name].detach().numpy().copy() for name in NAMES})
+        arrays = {name: self.raw[name].detach().numpy().copy() for name in NAMES}
+        return Splats(**arrays, surfels=self.options.surfels)
+
+    def placed(self) -> list[SplatView]:
+        """The frames that are trained on, at their poses as they are now."""
+        return [
+            replace(view, world_from_cam=np.linalg.inv(self.poses.view(i, view.world_from_cam)))
+            for i, view in enumerate(self.views)
+        ]
 
     # -- keeping --------------------------------------------------------------------------------------------------
 
@@ -268,11 +294,13 @@ class Training:
             for n, adam in self.adams.items()
         }
         splats = {name: parameter.detach().numpy().copy() for name, parameter in self.raw.items()}
-        exposure, light = ({k: np.array(v) for k, v in vars(x).items()} for x in (self.exposure, self.light))
+        exposure, light, poses = (
+            {k: np.array(v) for k, v in vars(x).items()} for x in (self.exposure, self.light, self.poses)
+        )
         return {
             "splats": splats, "moments": moments, "exposure": exposure, "light": light, "steps": self.steps,
             "spent": self.spent, "history": [figures.to_dict() for figures in self.history],
-            "losses": list(self.losses),
+            "losses": list(self.losses), "poses": poses,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -288,6 +316,8 @@ class Training:
                 for k, v in state["moments"][name].items()
             }
         self.exposure = Exposure(**{k: v.copy() for k, v in state["exposure"].items()})
+        kept = {k: v.copy() for k, v in state["poses"].items()}
+        self.poses = Poses(**{**kept, "usual": float(kept["usual"])})
         law = state["light"]
         self.light = Light(float(law["usual"]), law["law"].copy(), law["moments"].copy(), int(law["steps"]))
         self.steps, self.spent, self.losses = state["steps"], max(self.spent, state["spent"]), list(state["losses"])
@@ -328,6 +358,13 @@ class Training:
         return splats
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _surface_slopes(self, layers: Any, view: SplatView, slopes: list[NDArray]) -> list[NDArray]:
+        """Gradients by normals and distortion of what holds surfels to a surface; adds that by depth to `slopes`."""
+        maps = [layer[0].detach().numpy() for layer in (layers.alpha, layers.depth, layers.normals, layers.distortion)]
+        surface = surface_loss(*maps, view.use_mask, view.camera, self.size, self.options.surface, self.share)
+        slopes[2] = slopes[2] + surface.g_depth
+        return [surface.g_normals, surface.g_distortion]
 
     def _next(self) -> int:
         if not self._queue:

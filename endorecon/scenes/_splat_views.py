@@ -14,18 +14,22 @@ MOST_VIEWS = 400  # 0.9 MB each at 320 x 256: beyond, every second one is left o
 class KeptViews:
     """Takes observations as they come.
 
+    Args:
+        pinhole: whether every lens is made a pinhole's, a fisheye too.
+
     Attributes:
         views: what is kept, in order of time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pinhole: bool = False) -> None:
+        self._lenses = ("pinhole",) if pinhole else ("pinhole", "fisheye")
         self.views: list[SplatView] = []
         self._step, self._seen = 1, 0
 
     def add(self, observation: Observed) -> None:
         """Keep an observation, if it is its turn; its frame must carry a camera."""
         if self._seen % self._step == 0:
-            self.views.append(view_of(observation))
+            self.views.append(view_of(observation, self._lenses))
         self._seen += 1
         if len(self.views) > MOST_VIEWS:
             self.views, self._step = self.views[::2], 2 * self._step
@@ -37,13 +41,13 @@ class KeptViews:
         return [every] if self._step > 1 else []
 
 
-def view_of(observation: Observed) -> SplatView:
+def view_of(observation: Observed, lenses: tuple[str, ...] = ("pinhole", "fisheye")) -> SplatView:
     """What is kept of an observation; a lens that the rasteriser does not know is made a pinhole's."""
     frame, camera = observation.frame, observation.frame.camera
     if camera is None:
         raise ValueError(f"frame {frame.index} has no camera; a scene needs one to place its depth")
     maps = frame.rgb, frame.use_mask, observation.depth, observation.confidence
-    if camera.model not in ("pinhole", "fisheye"):
+    if camera.model not in lenses:
         camera, maps = _straightened(camera, maps)
     rgb, use, depth, confidence = maps
     return SplatView(

@@ -41,9 +41,10 @@ class SplatScene:
     """
 
     def __init__(self, median_depth: float, setting: Setting, options: Options | None = None) -> None:
-        self._setting, self._usual, self._options = setting, median_depth, options
+        self._setting, self._usual = setting, median_depth
         self._surface = TsdfScene.for_depth(median_depth)
-        self._kept = KeptViews()
+        self._options = options or options_of(setting)
+        self._kept = KeptViews(self._options.surfels)
         self.splats: Splats | None = None
         self.figures: dict[str, Any] = {}
         self.warnings: list[str] = []
@@ -70,16 +71,12 @@ class SplatScene:
             self._setting.folder.mkdir(parents=True, exist_ok=True)
             for name in ("splats.ply", "splats.splat"):
                 write_splats(self.splats, self._setting.folder / name)
-        return self._fused(training.splats())
+        return self._fused(training)
 
     def _train(self, surface: Mesh) -> Training:
-        from endorecon.scenes._splat_training import Options, Training, held_out
+        from endorecon.scenes._splat_training import Training, held_out
 
-        options, light, setting = (
-            self._options or Options(seconds=self._setting.seconds),
-            Light(self._usual),
-            self._setting,
-        )
+        options, light, setting = self._options, Light(self._usual), self._setting
         caster = Caster(surface) if len(surface.faces) else None
         views = []
         for view in self._kept.views:
@@ -88,18 +85,28 @@ class SplatScene:
         # The surface was measured in all frames; what is held out are the pictures.
         held = held_out(len(views), options)
         seeds = seed([v for i, v in enumerate(views) if i not in held], surface, SEEDS, options.degree, light)
+        seeds = seeds.flattened() if options.surfels else seeds
         training = Training(seeds, views, light, options, setting.kept("splats"))
         training.run(setting.progress, lambda state: setting.keep("splats", state))
         return training
 
-    def _fused(self, splats: Splats) -> Mesh:
-        scene = TsdfScene.for_depth(self._usual)
-        for view in self._kept.views:
+    def _fused(self, training: Training) -> Mesh:
+        """The surface of the rendered depth: of surfels the median, which is one surfel's and blends nothing."""
+        scene, splats = TsdfScene.for_depth(self._usual), training.splats()
+        for view in training.placed() if self._options.poses else self._kept.views:
             layers = splats.render(view.camera, view.world_from_cam)
-            depth, alpha = layers.depth.numpy(), layers.alpha.numpy()
+            depth, alpha = (layers.median if splats.surfels else layers.depth).numpy(), layers.alpha.numpy()
             shown = (alpha > SHOWN) & view.use_mask
             scene.integrate_depth(view.rgb, depth, (alpha * shown).astype(np.float32), view.camera, view.world_from_cam)
         return scene.mesh()
+
+
+def options_of(setting: Setting) -> Options:
+    """How a run wants its Gaussians trained."""
+    from endorecon.scenes._splat_training import Options
+
+    choice = setting.splats
+    return Options(setting.seconds, surfels=choice.surfels, strategy=choice.growth, poses=choice.poses)
 
 
 def figures_of(training: Training) -> dict[str, Any]:
@@ -109,5 +116,14 @@ def figures_of(training: Training) -> dict[str, Any]:
     return {
         **{name: (None if isinstance(v, float) and np.isnan(v) else v) for name, v in last.items()},
         "held_out": tests, "light": {"usual_depth": training.light.usual, "law": law},
+        "surfels": training.options.surfels, "growth": training.options.strategy, **_poses(training),
         "history": [[f.seconds, f.steps, f.gaussians, f.psnr, f.ssim] for f in training.history],
     }  # fmt: skip
+
+
+def _poses(training: Training) -> dict[str, Any]:
+    """By how much poses were improved, in the mean; nothing where they were left."""
+    if not training.options.poses:
+        return {}
+    turn, shift = training.poses.moved()
+    return {"poses": {"turned_degrees": round(float(np.degrees(turn)), 4), "moved": round(shift, 5)}}

@@ -19,7 +19,7 @@ from endorecon.scenes._splat_light import Light
 from endorecon.scenes._splat_model import SplatView, write_splats
 from endorecon.scenes._splat_views import KeptViews
 from endorecon.scenes.base import Setting
-from endorecon.scenes.splats import SHOWN, figures_of
+from endorecon.scenes.splats import SHOWN, figures_of, options_of
 from endorecon.scenes.tsdf import Observed, TsdfScene
 from rendering.mesh import Mesh
 from video_io.errors import InputError
@@ -55,8 +55,9 @@ class DeformingScene:
     def __init__(
         self, median_depth: float, setting: Setting, options: Options | None = None, seeds: int = SEEDS
     ) -> None:  # fmt: skip
-        self._setting, self._usual, self._options, self._number = setting, median_depth, options, seeds
-        self._kept = KeptViews()
+        self._setting, self._usual, self._number = setting, median_depth, seeds
+        self._options = options or options_of(setting)
+        self._kept = KeptViews(self._options.surfels)
         self.splats: MovingSplats | None = None
         self.figures: dict[str, Any] = {}
         self.warnings: list[str] = []
@@ -99,9 +100,9 @@ class DeformingScene:
         """The training, done; and the view whose moment the mesh and the files of Gaussians show."""
         from endorecon.scenes._motion_seeds import seeds
         from endorecon.scenes._motion_training import MovingTraining
-        from endorecon.scenes._splat_training import Options, held_out
+        from endorecon.scenes._splat_training import held_out
 
-        options, light = self._options or Options(seconds=self._setting.seconds), Light(self._usual)
+        options, light = self._options, Light(self._usual)
         views, setting = self._without_tools(), self._setting
         if len(_apart([view.world_from_cam for view in views])) == 1:
             options = replace(options, degree=0)  # a still camera sees each from one side

@@ -38,6 +38,11 @@ class Layers(NamedTuple):
         normals: (H, W, 3) sum of w_i n_i, camera frame, not normalised: n_i is the Gaussian's shortest axis, turned
             towards the camera (2DGS, section 4.1, where the third axis has no length). None unless asked for.
         radii: (N, 2) int32 half width and half height of the part of each Gaussian that counts, pixels; 0 if unseen.
+        distortion: (H, W) sum over pairs of w_i w_j (1 / z_i - 1 / z_j)^2, how far what a ray meets lies apart (2DGS,
+            equation 13, in disparity as its code has it). None but for surfels.
+
+    Of surfels z_i is where the pixel's ray meets the surfel's plane, the median is that depth, the expected depth is
+    sum of w_i / sum of (w_i / z_i), and the normal is the third axis; median, normals and distortion are always there.
     """
 
     color: Tensor
@@ -46,6 +51,7 @@ class Layers(NamedTuple):
     median: Tensor | None
     normals: Tensor | None
     radii: Tensor
+    distortion: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Job:
     near: float
     far: float
     blur: float
+    surfels: bool = False
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors, in the order of the fields."""
@@ -132,6 +139,7 @@ def rasterize(
     median: bool = False,
     normals: bool = False,
     means2d: Tensor | None = None,
+    surfels: bool = False,
     backend: str = "auto",
 ) -> Layers:
     """Render Gaussians as C cameras see them; differentiable in every tensor but `Ks` and the coefficients.
@@ -151,6 +159,8 @@ def rasterize(
         median, normals: whether these are wanted.
         means2d: (C, N, 2) zeros that require a gradient, if that by the centres in pixels is wanted, as gsplat's
             strategies do; it is added to `means2d.grad`.
+        surfels: flat Gaussians (2DGS) instead: the third scale does not count, nor does `eps2d`; in the image each is
+            at least as wide as exp(-d^2), d in pixels. Pinhole only.
         backend: "auto" or one of `backends()`.
 
     Returns:
@@ -163,6 +173,8 @@ def rasterize(
     import torch
 
     _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, sh_degree, camera_model)
+    if surfels and camera_model != "pinhole":
+        raise ValueError(f"surfels are seen by a pinhole camera, found {camera_model}")
     render = find_backend(backend).render
     views = []
     for c in range(len(viewmats)):
@@ -171,7 +183,7 @@ def rasterize(
         job = Job(
             means.new_zeros(len(means), 2) if means2d is None else means2d[c], means, quats, scales, opacities, colors,
             viewmats[c], torch.cat([pinhole, radial.to(pinhole)]).detach(), width, height, sh_degree,
-            camera_model == "fisheye", median, normals, near_plane, far_plane, eps2d,
+            camera_model == "fisheye", median, normals, near_plane, far_plane, eps2d, surfels,
         )  # fmt: skip
         layers = render(job)
         if backgrounds is not None:

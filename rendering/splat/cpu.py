@@ -32,8 +32,10 @@ def check() -> None:
 
 def render(job: Job) -> Layers:
     """What one camera sees (`rendering.splat.Backend`)."""
-    from rendering.splat import Layers
+    from rendering.splat import Layers, _surfels
 
+    if job.surfels:
+        return _surfels.render(job)
     return Layers(*_function().apply(job, *job.tensors()))
 
 
@@ -139,7 +141,7 @@ def _backward(job: Job, s: _State, g_images: tuple[Floats, ...], g_depths: Float
     g_plain, g_harmonics = (_no(2), gradients[4]) if harmonic else (gradients[4], _no(3))
     harmonics = colors if harmonic else _no(3)
     centres, views = np.zeros((n, 2), np.float32), np.zeros((workers, 4, 4))
-    with _scratch(len(s.listed) * (GRADIENT_HEAD + plan.features)) as sums:
+    with scratch(len(s.listed) * (GRADIENT_HEAD + plan.features)) as sums:
         share(
             lambda i, of: kernel(
                 i, of, s.order, s.starts, s.ends, s.listed, s.slots, s.rows, w, h, *s.images, *g_images, sums
@@ -161,7 +163,7 @@ _kept: list[Floats] = []
 
 
 @contextmanager
-def _scratch(size: int) -> Iterator[Floats]:
+def scratch(size: int) -> Iterator[Floats]:
     """Room for a gradient's sums; kept from one pass to the next, since fresh pages cost as much as the sums."""
     room = _kept.pop() if _kept else np.empty(0, np.float32)
     if room.size < size:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rendering.splat import Job, Layers
+    from rendering.splat._surfel_reference import Projected
 
 ABOUT = "gsplat, needs a CUDA device and nvcc"
 TILE = 16
@@ -66,6 +67,8 @@ def render(job: Job) -> Layers:
     from rendering.splat import EMPTY_ALPHA, Layers, reference
 
     job = _one_kind(job)
+    if job.surfels:
+        return _surfels(job) if len(job.means) else _nothing(job)
     if not len(job.means):  # the kernels divide by their number
         return _nothing(job)
     centres, conics, depths, radii = _project(job)
@@ -99,8 +102,9 @@ def _nothing(job: Job) -> Layers:
     none = job.means.new_zeros(job.height, job.width) + job.means.sum()
     three, channels = none[..., None].expand(-1, -1, 3), 3 if job.sh_degree is not None else job.colors.shape[1]
     return Layers(
-        none[..., None].expand(-1, -1, channels), none, none, none if job.median else None,
-        three if job.normals else None, torch.zeros(0, 2, dtype=torch.int32, device=none.device),
+        none[..., None].expand(-1, -1, channels), none, none, none if job.median or job.surfels else None,
+        three if job.normals or job.surfels else None, torch.zeros(0, 2, dtype=torch.int32, device=none.device),
+        none if job.surfels else None,
     )  # fmt: skip
 
 
@@ -167,3 +171,76 @@ def _median(
         return depths.new_zeros(job.height, job.width)
     found = torch.where(last >= 0, depths[ids[last.clamp(min=0)]], depths.new_zeros(size))
     return found.reshape(job.height, job.width)
+
+
+def _surfels(job: Job) -> Layers:
+    """Surfels: gsplat says which reach which pixel, and in which order; they are composited in PyTorch.
+
+    Its own compositing (`rasterize_to_pixels_2dgs`) knows the depth of a surfel's centre only, not of where a ray meets
+    it, so expected and median depth and the distortion would be others than the processor's.
+    """
+    import torch
+    from gsplat import isect_offset_encode, isect_tiles, rasterize_to_indices_in_range_2dgs
+
+    from rendering.splat import _surfel_reference
+
+    p = _surfel_reference.project(job)
+    opacities = torch.where(p.seen, job.opacities, torch.zeros_like(job.opacities))
+    radii, centres = _surfel_reference.radii(p, opacities, job), p.centres + job.means2d
+    across, down = -(-job.width // TILE), -(-job.height // TILE)
+    with torch.no_grad():
+        # One that is seen edge-on is a small disc, so that none is left out by a division.
+        disc = 1e-6 * p.depths[:, None, None] * torch.eye(3, 2).to(p.axes)
+        axes = torch.where(p.solid[:, None, None], p.axes, disc)
+        fx, fy, cx, cy = job.k[:4]
+        nil, one = torch.zeros_like(fx), torch.ones_like(fx)
+        matrix = torch.stack([fx, nil, cx, nil, fy, cy, nil, nil, one]).reshape(3, 3)
+        transforms = matrix @ torch.cat([axes, p.points[..., None]], 2)
+        _, keys, listed = isect_tiles(centres[None], radii[None], p.depths[None], TILE, across, down)
+        starts = isect_offset_encode(keys, 1, across, down)
+        ids, pixels, _ = rasterize_to_indices_in_range_2dgs(
+            0, len(listed) // TILE**2 + 1, torch.ones(1, job.height, job.width, device=centres.device), centres[None],
+            transforms[None], opacities[None], job.width, job.height, TILE, starts, listed,
+        )  # fmt: skip
+        order = torch.argsort(pixels, stable=True)
+        ids, pixels = ids[order].long(), pixels[order].long()
+    return _composited(job, p, centres, opacities, ids, pixels)._replace(radii=radii)
+
+
+def _composited(job: Job, p: Projected, centres: Tensor, opacities: Tensor, ids: Tensor, pixels: Tensor) -> Layers:
+    """Layers of pairs (M,) of surfel and pixel, a pixel's pairs together and in order of depth."""
+    import torch
+
+    from rendering.splat import EMPTY_ALPHA, Layers, reference
+    from rendering.splat._surfel_reference import falloff
+
+    size, image = job.height * job.width, (job.height, job.width)
+    place = torch.stack([pixels % job.width, pixels // job.width], 1) + 0.5 - centres[ids]
+    sigma, disparity = falloff(place, p.inverse[ids], p.tilt[ids], p.depths[ids], p.solid[ids])
+    alpha = torch.clamp(opacities[ids] * torch.exp(-sigma), max=reference.MOST).double()
+    alpha = torch.where(alpha >= reference.FAINTEST, alpha, torch.zeros_like(alpha))
+    # Transmittance: a running sum of logs, less what it was at the pixel's first.
+    log = torch.log1p(-alpha)
+    total = torch.cumsum(log, 0) - log
+    first = torch.searchsorted(pixels, torch.arange(size, device=pixels.device)).clamp(max=max(len(ids) - 1, 0))
+    before = torch.exp(total - total[first[pixels]])
+    weight = torch.where(before * (1 - alpha) > reference.FULL, alpha * before, torch.zeros_like(alpha))
+    disparity = disparity.double()
+    off = disparity - disparity[first[pixels]].detach()
+
+    def summed(values: Tensor) -> Tensor:
+        return values.new_zeros(size, *values.shape[1:]).index_add(0, pixels, values)
+
+    shown, moment, second = summed(weight), summed(weight * off), summed(weight * off**2)
+    mean = summed(weight * disparity)
+    some = shown > EMPTY_ALPHA
+    depth = torch.where(some, shown / torch.where(some, mean, torch.ones_like(mean)), torch.zeros_like(mean))
+    number = torch.arange(len(ids), device=ids.device)
+    half = torch.where((before > 0.5) & (weight > 0), number, -torch.ones_like(number))
+    last = number.new_full((size,), -1).scatter_reduce(0, pixels, half, "amax")
+    chosen = torch.nn.functional.pad(disparity, (0, 1), value=1.0)[torch.where(last < 0, len(ids), last)]
+    median = torch.where(last >= 0, 1 / chosen, torch.zeros_like(mean))
+    colour = summed(weight[:, None].to(job.means) * reference.colours(job)[ids])
+    maps = [m.to(job.means).reshape(image) for m in (shown, depth, median, shown * second - moment**2)]
+    normals = summed(weight[:, None].to(job.means) * p.normals[ids]).reshape(*image, 3)
+    return Layers(colour.reshape(*image, -1), *maps[:3], normals, ids.new_zeros(len(centres), 2), maps[3])

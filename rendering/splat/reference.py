@@ -25,8 +25,10 @@ def render(job: Job) -> Layers:
     """What one camera sees (`rendering.splat.Backend`)."""
     import torch
 
-    from rendering.splat import EMPTY_ALPHA, Layers
+    from rendering.splat import EMPTY_ALPHA, Layers, _surfel_reference
 
+    if job.surfels:
+        return _surfel_reference.render(job)
     centres, covariance, depth, seen = project(job)
     opacities = torch.where(seen, job.opacities, torch.zeros_like(job.opacities))
     sizes = radii(centres, covariance, opacities, job)

@@ -32,10 +32,14 @@ def render(scene: list[Tensor], backend: str, **options: object) -> tuple[Layers
     layers = rasterize(*inputs, WIDTH, HEIGHT, means2d=moved, backend=backend, **options)  # type: ignore[arg-type]
     g = torch.Generator().manual_seed(9)
     loss = torch.zeros((), dtype=kind, device=device)
-    for i, image in enumerate(layers[:5]):
-        if image is not None:
+    for i, image in enumerate(layers):
+        if image is not None and i != 5:
             weight = torch.randn(image.shape, generator=g, dtype=torch.float64).to(image)
-            loss = loss + (image * weight * (layers.alpha.detach() > 0.05 if i == 2 else 1)).sum()
+            counts = torch.ones_like(image)
+            if i == 2 or (i == 3 and layers.distortion is not None):
+                # A surfel's plane may be met at a hundred times its distance, where depth has few digits too.
+                counts = (layers.alpha.detach() > 0.05) & (image.detach() < 50)
+            loss = loss + (image * weight * counts).sum()
     loss.backward()
     gradients = {name: t.grad for name, t in zip((*NAMES, "means2d"), (*inputs[:6], moved), strict=True)}
     return layers, {name: g.double().cpu() for name, g in gradients.items() if g is not None}
@@ -79,6 +83,14 @@ class TestBackends:
     def test_nasty(self, backend: str, kind: str) -> None:
         hold_against_reference(nasty_scene(kind), backend)
 
+    @pytest.mark.parametrize("kind", ["random", *NASTY])
+    def test_surfels(self, backend: str, kind: str) -> None:
+        hold_against_reference(random_scene() if kind == "random" else nasty_scene(kind), backend, surfels=True)
+
+    @pytest.mark.parametrize("degree", [0, 2])
+    def test_surfels_with_harmonics(self, backend: str, degree: int) -> None:
+        hold_against_reference(random_scene(degree=3, seed=2), backend, sh_degree=degree, surfels=True)
+
     def test_one_on_the_fisheyes_axis(self, backend: str) -> None:
         scene = random_scene(seed=4)
         scene[5][0] = torch.eye(4)
@@ -103,14 +115,16 @@ class TestBackends:
         assert (found.color.cpu() - shown.color).abs().max() < 1e-5
 
 
-def test_reference_by_finite_differences() -> None:
+@pytest.mark.parametrize("surfels", [False, True])
+def test_reference_by_finite_differences(surfels: bool) -> None:
     """Every input, pose included; distances small enough that no Gaussian crosses a threshold."""
     scene = [t[:4] if len(t) > 1 else t for t in random_scene(seed=7)]
     scene[2] *= 3
 
     def images(*inputs: Tensor) -> tuple[Tensor, ...]:
-        layers = rasterize(*inputs, scene[6], 9, 8, median=True, normals=True, backend="reference")  # type: ignore[misc]
-        return tuple(layers[:5])  # type: ignore[return-value]
+        options = {"median": True, "normals": True, "backend": "reference", "surfels": surfels}
+        layers = rasterize(*inputs, scene[6], 9, 8, **options)  # type: ignore[misc, arg-type]
+        return (*layers[:5], layers.distortion) if surfels else tuple(layers[:5])  # type: ignore[return-value]
 
     scene[6][0, :2] /= 5
     assert torch.autograd.gradcheck(images, [t.clone().requires_grad_() for t in scene[:6]], eps=1e-6, atol=1e-6)
@@ -146,6 +160,43 @@ def test_two_gaussians_by_hand(backend: str) -> None:
     assert middle[4].tolist() == pytest.approx([0, 0, -0.8], abs=1e-6)
     assert layers.color[0, 2, 5, 0].item() == pytest.approx(0.24174, abs=1e-5)
     assert layers.depth[0, 0, 0].item() == 0
+
+
+@pytest.mark.parametrize("backend", ["reference", *FAST])
+def test_two_surfels_by_hand(backend: str) -> None:
+    """A slanted surfel before one that faces the camera, on the axis; alpha .6 before .5, focal length 10.
+
+    The first is at depth 2, turned by 45 degrees about y: its plane is x = z - 2, its normal (1, 0, -1) / sqrt 2. The
+    ray one pixel to the right, x = .1 z, meets it at z = 2 / .9 = 2.2222, x = .2222: that is .2222 sqrt 2 = .31427
+    along the plane, so with a standard deviation of 1, alpha .6 exp(-.31427^2 / 2) = .57109. In the middle the weights
+    are .6 and .2: disparity (.6 / 2 + .2 / 4) / .8 = .4375, so depth 2.28571; median 2; distortion .6 * .2 (1/2 -
+    1/4)^2 = .0075. The second, of width .001, is as wide as the filter: one pixel off .5 exp(-1) = .18394 of the light,
+    of which (1 - .57109) gets there.
+    """
+    if backend == "gsplat" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    kind = {"dtype": torch.float64 if backend == "reference" else torch.float32}
+    if backend == "gsplat":
+        kind["device"] = "cuda"  # type: ignore[assignment]
+    half = math.radians(45) / 2
+    layers = rasterize(
+        torch.tensor([[0, 0, 2.0], [0, 0, 4.0]], **kind),  # type: ignore[arg-type]
+        torch.tensor([[math.cos(half), 0, -math.sin(half), 0], [1.0, 0, 0, 0]], **kind),  # type: ignore[arg-type]
+        torch.tensor([[1.0, 1.0, 7.0], [1e-3, 1e-3, 1.0]], **kind),  # type: ignore[arg-type]
+        torch.tensor([0.6, 0.5], **kind),  # type: ignore[arg-type]
+        torch.tensor([[1.0, 0], [0, 1.0]], **kind),  # type: ignore[arg-type]
+        torch.eye(4, **kind)[None],  # type: ignore[arg-type]
+        torch.tensor([[[10.0, 0, 4.5], [0, 10.0, 2.5], [0, 0, 1]]], **kind),  # type: ignore[arg-type]
+        9, 5, surfels=True, backend=backend,
+    )  # fmt: skip
+    assert layers.median is not None and layers.distortion is not None and layers.normals is not None
+    assert layers.color[0, 2, 4].tolist() == pytest.approx([0.6, 0.2], abs=1e-6)
+    middle = [layer[0, 2, 4].item() for layer in (layers.alpha, layers.depth, layers.median, layers.distortion)]
+    assert middle == pytest.approx([0.8, 2.285714, 2.0, 0.0075], abs=1e-5)
+    root = math.sqrt(0.5)
+    assert layers.normals[0, 2, 4].tolist() == pytest.approx([0.6 * root, 0, -0.6 * root - 0.2], abs=1e-5)
+    assert layers.color[0, 2, 5].tolist() == pytest.approx([0.57109, 0.18394 * 0.42891], abs=1e-5)
+    assert layers.median[0, 2, 5].item() == pytest.approx(2 / 0.9, abs=1e-4)
 
 
 def test_a_tile_is_left_once_it_is_full() -> None:
@@ -219,6 +270,8 @@ def test_names_and_complaints() -> None:
         rasterize(scene[0], scene[0], *scene[2:], WIDTH, HEIGHT)  # type: ignore[misc]
     with pytest.raises(ValueError, match="at least 9, 3"):
         rasterize(*scene, WIDTH, HEIGHT, sh_degree=2)  # type: ignore[misc]
+    with pytest.raises(ValueError, match="surfels are seen by a pinhole camera, found fisheye"):
+        rasterize(*scene, WIDTH, HEIGHT, camera_model="fisheye", surfels=True)  # type: ignore[misc]
     with pytest.raises(ValueError, match="camera model 'ortho' is not known"):
         rasterize(*scene, WIDTH, HEIGHT, camera_model="ortho")  # type: ignore[misc, arg-type]
     with pytest.raises(ValueError, match="a number of threads is at least 1"):

@@ -103,6 +103,25 @@ def to_indices(**a: Any) -> tuple[Tensor, Tensor, Tensor]:
     return (*found, torch.zeros_like(found[0]))
 
 
+def to_indices_of_surfels(**a: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """As `to_indices`, by the kernel's ray and plane: lines through the pixel's column and row, crossed."""
+    listed, (w, h), opacities = a["flatten_ids"], (a["image_width"], a["image_height"]), a["opacities"][0]
+    assert a["range_start"] == 0 and a["range_end"] * a["tile_size"] ** 2 >= len(listed)
+    found = torch.tensor(list(dict.fromkeys(listed.tolist())), dtype=torch.int64)
+    order = found[torch.argsort(a["depths_for_the_test"][found], stable=True)]
+    v, u = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
+    u, v, m = u.reshape(-1, 1, 1), v.reshape(-1, 1, 1), a["ray_transforms"][0][order]
+    crossed = torch.linalg.cross(u * m[:, 2] - m[:, 0], v * m[:, 2] - m[:, 1])
+    on_plane = (crossed[..., :2] ** 2).sum(-1) / crossed[..., 2] ** 2
+    d = a["means2d"][0][order] - torch.cat([u[..., 0], v[..., 0]], 1)[:, None]
+    sigma = 0.5 * torch.minimum(on_plane, 2 * (d**2).sum(-1))
+    alpha = torch.clamp(opacities[order] * torch.exp(-sigma), max=0.999)
+    alpha = torch.where(alpha >= 1 / 255, alpha, torch.zeros_like(alpha))
+    pixels, number = ((alpha > 0) & (torch.cumprod(1 - alpha, 1) > 1e-4)).nonzero().T
+    mixed = torch.argsort(pixels % 7, stable=True)
+    return order[number][mixed], pixels[mixed], torch.zeros_like(pixels)
+
+
 @pytest.fixture(autouse=True)
 def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     depths: dict[str, Tensor] = {}
@@ -115,7 +134,7 @@ def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
             arguments.apply_defaults()
             if name == "isect_tiles":
                 depths["depths_for_the_test"] = arguments.arguments["depths"][0].detach()
-            more = depths if name == "rasterize_to_indices_in_range" else {}
+            more = depths if name.startswith("rasterize_to_indices_in_range") else {}
             return function(**arguments.arguments, **more)
 
         return call
@@ -123,6 +142,7 @@ def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, function in {
         "fully_fused_projection": projection, "isect_tiles": tiles, "isect_offset_encode": offsets,
         "rasterize_to_pixels": to_pixels, "rasterize_to_indices_in_range": to_indices,
+        "rasterize_to_indices_in_range_2dgs": to_indices_of_surfels,
     }.items():  # fmt: skip
         monkeypatch.setattr(gsplat, name, bound(name, function))
     monkeypatch.setattr(backend, "check", lambda: None)
@@ -133,7 +153,7 @@ def render(scene: list[Tensor], name: str, **options: Any) -> tuple[Layers, dict
     layers = rasterize(*inputs, WIDTH, HEIGHT, backend=name, **options)  # type: ignore[arg-type]
     g = torch.Generator().manual_seed(9)
     shown = layers.alpha.detach() > 0.05
-    images = [image for i, image in enumerate(layers[:5]) if image is not None and i != 2]
+    images = [image for i, image in enumerate(layers) if image is not None and i not in (2, 5)]
     loss = sum((image * torch.randn(image.shape, generator=g)).sum() for image in images)
     (loss + (layers.depth * shown * torch.randn(shown.shape, generator=g)).sum()).backward()
     return layers, {n: t.grad for n, t in zip(NAMES, inputs, strict=False) if t.grad is not None}
@@ -141,6 +161,7 @@ def render(scene: list[Tensor], name: str, **options: Any) -> tuple[Layers, dict
 
 @pytest.mark.parametrize("options", [
     {"median": True, "normals": True}, {"camera_model": "fisheye", "radial_coeffs": FISHEYE, "median": True},
+    {"surfels": True},
 ])  # fmt: skip
 def test_layers_and_gradients(options: dict[str, Any]) -> None:
     scene = random_scene(40, seed=1)
@@ -163,9 +184,10 @@ def test_harmonics() -> None:
 @pytest.mark.parametrize("kind", NASTY)
 def test_nasty(kind: str) -> None:
     scene = [t[:40] if len(t) > 1 else t for t in nasty_scene(kind)]
-    expected, _ = render(scene, "cpu")
-    found, _ = render(scene, "gsplat")
-    assert ((expected.color - found.color).abs() > 1e-4).float().mean() < 5e-3
+    for surfels in (False, True):
+        expected, _ = render(scene, "cpu", surfels=surfels)
+        found, _ = render(scene, "gsplat", surfels=surfels)
+        assert ((expected.color - found.color).abs() > 1e-4).float().mean() < 5e-3
 
 
 def test_poses_in_double_and_opacities_of_nan() -> None:
