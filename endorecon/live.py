@@ -251,8 +251,8 @@ class Ticker:
             "quality_step": float(self._pace.number),
         }
         text = (
-            f"**{words}**\n\n{reading.rate:.1f} frames a second\n\nlatency {figures['latency_ms']:.0f} ms "
-            f"(p95 {figures['latency_p95_ms']:.0f} ms)\n\n{reading.dropped} dropped\n\nquality step {self._pace.number}"
+            f"**{words}**\n\n{reading.rate:.1f} frames a second, {reading.dropped} dropped\n\nlatency "
+            f"{figures['latency_ms']:.0f} ms (p95 {figures['latency_p95_ms']:.0f} ms), quality step {self._pace.number}"
         )
         figures = {name: value for name, value in figures.items() if np.isfinite(value)}
         self._watching.gauges(index, time_ns, figures, text)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rendering.mesh import Mesh
+from video_io.camera import Camera
 
 Float = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -154,3 +155,12 @@ def nice_number(value: float) -> float:
     """The largest of 1, 2, 5 times a power of ten that is not above `value`."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(power * max(m for m in (1, 2, 5) if m * power <= value * (1 + 1e-9)))
+
+
+def frustum(camera: Camera, world_from_cam: NDArray[np.float64], length: float) -> list[NDArray[np.float64]]:
+    """The edges of a viewing pyramid of this length, as three line strips (N, 3) in the world."""
+    half = np.array([camera.width, camera.height]) / 2 / camera.focal_px
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * np.minimum(half, 1.0)
+    local = length * np.array([[0, 0, 0], *[[x, y, 1] for x, y in corners]])
+    c, p0, p1, p2, p3 = local @ world_from_cam[:3, :3].T + world_from_cam[:3, 3]
+    return [np.array([c, p0, p1, c, p2, p3, c]), np.array([p1, p2]), np.array([p3, p0])]

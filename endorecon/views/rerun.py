@@ -20,6 +20,7 @@ from endorecon.rows import Rising
 from endorecon.run import Run
 from endorecon.tracking.observation import Observation, Posed, Refused
 from endorecon.views import _coverage, _grades
+from endorecon.views._drawing import frustum
 from endorecon.views._streams import Streams
 from endorecon.views.viewer import APPLICATION, Hub, LiveViewer
 from rendering.mesh import Mesh
@@ -169,7 +170,7 @@ class RerunView:
         strips = [poses[segments == s, :3, 3] for s in np.unique(segments)]
         colors = [_segment_color(int(s)) for s in np.unique(segments)]
         rec.log("world/path", rr.LineStrips3D(strips, colors=colors, radii=_PATH_WIDTH), static=True)
-        frusta = [strip for pose, (*_, key) in zip(poses, known, strict=True) if key for strip in self._frustum(pose)]
+        frusta = [strip for pose, (*_, key) in zip(poses, known, strict=True) if key for strip in self._edges(pose)]
         rec.log("world/keyframes", rr.LineStrips3D(frusta, colors=_KEYFRAME_COLOR, radii=_FRUSTUM_WIDTH), static=True)
 
     def mesh(self, mesh: Mesh) -> None:
@@ -298,10 +299,14 @@ class RerunView:
         if seen.is_keyframe:
             self._so_far.setdefault(seen.segment, array("f")).extend(centre)
             frustum = rr.LineStrips3D(
-                self._frustum(seen.world_from_cam), colors=_KEYFRAME_COLOR, radii=_FRUSTUM_WIDTH
+                self._edges(seen.world_from_cam), colors=_KEYFRAME_COLOR, radii=_FRUSTUM_WIDTH
             )
             self._rec.log("world/keyframes", frustum)
         self._last = (seen.segment, centre)
+
+    def _edges(self, world_from_cam: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        assert self._camera is not None
+        return frustum(self._camera, world_from_cam, 0.12 * self._reach)
 
     def _grade_path(self, run: Run) -> None:
         """Colour the path as its poses can be trusted."""
@@ -317,28 +322,17 @@ class RerunView:
             colors.append(_grades.COLORS[name] if name else _SEGMENT_COLORS[0])
         self._rec.log("world/path", rr.LineStrips3D(strips, colors=colors, radii=_PATH_WIDTH), static=True)
 
-    def _frustum(self, world_from_cam: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """The edges of a small viewing pyramid, as three line strips."""
-        camera = self._camera
-        assert camera is not None
-        half = np.array([camera.width, camera.height]) / 2 / camera.focal_px
-        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * np.minimum(half, 1.0)
-        local = 0.12 * self._reach * np.array([[0, 0, 0], *[[x, y, 1] for x, y in corners]])
-        c, p0, p1, p2, p3 = local @ world_from_cam[:3, :3].T + world_from_cam[:3, 3]
-        return [np.array([c, p0, p1, c, p2, p3, c]), np.array([p1, p2]), np.array([p3, p0])]
-
 
 def _layout(figures: Sequence[str], live: bool = False, splats: bool = False) -> rrb.Blueprint:
-    """Scene on the left, pictures on the right, figures below: everything at once. `live` is a run's that goes on."""
+    """Scene on the left, pictures on the right, figures below: everything at once. `live` is a run's that goes on, with
+    what was seen of the surface beside it."""
     begin, now = rrb.TimeRangeBoundary.infinite(), rrb.TimeRangeBoundary.cursor_relative()
     so_far = rrb.VisibleTimeRanges(
         [rrb.VisibleTimeRange(timeline, start=begin, end=now) for timeline in ("frame", "video_time")]
     )
-    scene = rrb.Spatial3DView(
-        origin="world",
+    in_space = partial(rrb.Spatial3DView, origin="world", background=[24, 26, 31], line_grid=False)
+    scene = in_space(
         name="Scene",
-        background=[24, 26, 31],
-        line_grid=False,
         # The surface in the colours of its grades lies where the surface does: one of the two is shown.
         overrides={
             "world/path": so_far,
@@ -362,12 +356,13 @@ def _layout(figures: Sequence[str], live: bool = False, splats: bool = False) ->
         for name in figures
     ]
     plots.append(rrb.TextLogView(origin="refused", name="Refused frames"))
+    above, shares = [scene, pictures], [3, 1]
     if live:
         plots.append(rrb.TextDocumentView(origin="state", name="State"))
+        seen = ["world/coverage", "world/unseen", "world/path_before"]
+        above, shares = [scene, in_space(name="Coverage (green: well seen)", contents=seen), pictures], [5, 3, 2]
     return rrb.Blueprint(
-        rrb.Vertical(
-            rrb.Horizontal(scene, pictures, column_shares=[3, 1]), rrb.Horizontal(*plots), row_shares=[4, 1]
-        ),
+        rrb.Vertical(rrb.Horizontal(*above, column_shares=shares), rrb.Horizontal(*plots), row_shares=[4, 1]),
         rrb.BlueprintPanel(state="collapsed"),
         rrb.SelectionPanel(state="collapsed"),
         rrb.TimePanel(state="collapsed", timeline="frame"),

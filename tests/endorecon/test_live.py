@@ -19,18 +19,13 @@ import psutil
 import pytest
 
 from endorecon.commands.base import named_input
-from endorecon.forgetting import Memory
-from endorecon.live import Network, depth_of, halved
+from endorecon.live import depth_of, halved
 from endorecon.live_job import Asked, live_video
 from endorecon.pace import STEPS, Gauges, Pace
-from endorecon.rows import Rising, Rows
-from endorecon.run import FrameRow, read_run
-from endorecon.spool import LookFile, Looks, Spool
-from endorecon.tracking.appearance import Appearance
+from endorecon.run import read_run
 from endorecon.tracking.densify import NetworkDepth
-from endorecon.tracking.map import Map, Sight, _appended
 from endorecon.tracking.observation import Observation, Posed
-from endorecon.tracking.tracker import Tracker, TrackerSettings
+from endorecon.tracking.tracker import Tracker
 from endorecon.views import _coverage
 from endorecon.watching import Watching
 from foundation_adapters.estimator import load_estimator
@@ -114,27 +109,6 @@ def test_the_gauges_by_hand() -> None:
     assert gauges.recent(99.0).rate == 0 and np.isnan(gauges.recent(99.0).latency_p50_s)
 
 
-def test_rows_come_out_as_they_went_in() -> None:
-    given = [
-        FrameRow(3, 10**15, "tracked", "", 0, True, {"landmarks": 200.0, "residual_px": 0.25}),
-        FrameRow(4, 10**15 + 1, "refused", "black", 0, False, {}),
-        FrameRow(9, 10**15 + 2, "tracked", "a cut", 1, False, {"residual_px": 0.5}),
-    ]
-    rows = Rows()
-    for row in given:
-        rows.add(row)
-    assert list(rows) == given and len(rows) == 3
-
-
-def test_appending_is_what_joining_is() -> None:
-    grown, joined = np.zeros((0, 3)), np.zeros((0, 3))
-    for n in range(200):
-        grown, joined = _appended(grown, np.full(3, n)), np.concatenate([joined, np.full((1, 3), n)])
-    assert np.array_equal(grown, joined)
-    copied = _appended(grown.copy(), np.ones(3))  # has no room of its own, and leaves the other as it is
-    assert np.array_equal(grown, joined) and len(copied) == 201
-
-
 def test_coverage_by_hand() -> None:
     """Two triangles of a unit square: one well seen, the other at one corner not."""
     corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
@@ -213,124 +187,6 @@ def test_half_the_image_gives_depth_of_the_whole(clip, estimator) -> None:
     off = np.log(half.distance / whole.distance)
     assert np.median(np.abs(off - np.median(off))) < 0.2
     assert (halved(320), halved(256), halved(96)) == (160, 128, 64)
-
-
-def test_memory_is_let_go_of_but_for_key_frames(clip, estimator, monkeypatch) -> None:
-    monkeypatch.setattr("endorecon.forgetting.REMEMBER", 4)
-    monkeypatch.setattr("endorecon.forgetting.LEAST_MEMBERS", 3)
-    tracker = Tracker(clip.camera, TrackerSettings(look=0))
-    memory, network, kept = Memory(tracker, lambda _: None), Network(estimator, Pace()), set()
-    for number, frame in enumerate(clip.frames()):
-        net = network.depth(frame) if number % 8 == 0 else None
-        placed = tracker.place(frame, net, ask=lambda frame=frame: network.ask(frame))
-        if isinstance(placed, Observation):
-            kept.add(tracker.placed[frame.index][1])
-        memory.placed(placed, isinstance(placed, Observation))
-    scene = tracker.segments[0]
-    empty = {n for n, sight in enumerate(scene.sights) if not len(sight.landmark)}
-    assert empty and not empty & kept and max(empty) < len(scene) - 4
-
-
-def test_of_many_key_frames_every_other_old_one_goes(monkeypatch) -> None:
-    """Nine key frames where eight are allowed, a frame that is kept behind each: of the four oldest (0, 2, 4, 6), the
-    second and the fourth become usual frames, and so do those between them. Each key frame finds three landmarks, of
-    which the next two frames see the last one."""
-    from video_io.camera import Camera
-    from video_io.frame import Frame
-
-    monkeypatch.setattr("endorecon.forgetting.MOST_KEYS", 8)
-    camera = Camera.from_fov(64, 48, 1.2)
-    tracker = Tracker(camera)
-    scene = Map(camera)
-    tracker.segments.append(scene)
-    dropped: list[int] = []
-    memory = Memory(tracker, dropped.extend)
-    empty = np.zeros((48, 64), np.float32)
-    for number in range(18):
-        key = number % 2 == 0
-        before = np.arange(max(len(scene.host) - 1, 0), len(scene.host))  # the last landmark that was found
-        sight = Sight(before, np.zeros((len(before), 2), np.float32), np.zeros(len(before), np.float32))
-        tracker.placed[100 + number] = (0, scene.add_frame(np.eye(4), sight, 0.0, keyframe=key))
-        if key:
-            scene.add_landmarks(number, np.full((3, 2), number, np.float32), np.full(3, number, np.float32))
-        frame = Frame.of(np.zeros((48, 64, 3), np.uint8), 100 + number)
-        memory.placed(Observation(frame, empty, empty, empty, np.eye(4), 0, key), True)
-    assert scene.keyframes == [0, 4, 8, 10, 12, 14, 16] and sorted(dropped) == [101, 102, 103, 105, 106]
-    # Of what 2 and 6 had found, only the last one is seen by others, 4 and 8.
-    assert [len(s.landmark) for s in scene.sights] == [3, 0, 0, 0, 4, 0, 0, 1, 4, 1, 4, 1, 4, 1, 4, 1, 4, 1]
-    assert scene.host.tolist() == [0] * 3 + [2] + [4] * 3 + [6] + [h for h in range(8, 18, 2) for _ in range(3)]
-    assert scene.prior.tolist() == scene.host.tolist() and scene.pixel[:, 0].tolist() == scene.host.tolist()
-    # What is left is seen where it was seen.
-    assert scene.host[scene.sights[4].landmark].tolist() == [2, 4, 4, 4]
-    assert scene.host[scene.sights[16].landmark].tolist() == [14, 16, 16, 16]
-
-
-def test_what_is_remembered_of_frames_is_a_dictionary_in_a_small_space() -> None:
-    small, usual = Rising(2), {}
-    for key in (3, 7, 10**15, 5, 7):
-        small[key] = usual[key] = (key % 11, -key)
-    assert dict(small) == usual and list(small) == [3, 5, 7, 10**15] and len(small) == 4
-    assert small.get(4, (-1, 0)) == (-1, 0) and 5 in small and 4 not in small
-    with pytest.raises(TypeError, match="stays"):
-        del small[3]
-
-
-def test_a_frame_that_was_dropped_is_as_if_it_had_not_been_kept(tmp_path: Path) -> None:
-    from video_io.frame import Frame
-
-    spool, net = Spool(tmp_path / "frames"), NetworkDepth(np.ones((48, 64), np.float32), np.ones((48, 64), np.float32))
-    for index in (5, 6, 9):
-        spool.keep(Frame.of(np.full((48, 64, 3), index, np.uint8), index), net, np.eye(4))
-    spool.drop(6)
-    spool.drop(7)  # was never there
-    spool.keep(Frame.of(np.full((48, 64, 3), 11, np.uint8), 11), net, np.eye(4))
-    assert len(spool) == 3 and 6 not in spool and 9 in spool
-    assert [(frame.index, int(frame.rgb[0, 0, 0])) for frame, *_ in spool.read()] == [(5, 5), (9, 9), (11, 11)]
-    assert spool.at(11)[0].rgb.max() == 11 and spool.at(9)[0].index == 9
-    spool.close()
-
-
-def test_looks_come_back_from_their_file(tmp_path: Path) -> None:
-    rng, file = np.random.default_rng(0), LookFile(tmp_path / "looks")
-    one, other = Looks(file), Looks(file)
-    given = {}
-    for number in (0, 2, 5):
-        count = number + 1
-        look = Appearance(
-            rng.random((count, 2), np.float32), rng.integers(0, 256, (count, 128), np.uint8),
-            rng.random(count, np.float32),
-        )  # fmt: skip
-        (one if number else other)[number] = given[number] = look
-    none = Appearance(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8), np.zeros(0, np.float32))
-    one[9] = none
-    assert list(one) == [2, 5, 9] and list(other) == [0] and 0 not in one and len(one[9]) == 0
-    for number, look in given.items():
-        back = (one if number else other)[number]
-        for name in ("pixels", "descriptor", "log_net"):
-            assert np.array_equal(getattr(back, name), getattr(look, name))
-    assert one.pop(2, None) is not None and one.pop(2, None) is None
-    one.clear()
-    assert not one and (tmp_path / "looks").stat().st_size == (1 + 3 + 6) * 140
-
-
-def test_frames_that_see_nothing_move_with_their_key_frame() -> None:
-    from endorecon.tracking.refine import place_frame
-    from video_io.camera import Camera
-
-    scene = Map(Camera.from_fov(64, 48, 1.2))
-    nothing = Sight(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
-    before = []
-    for number in range(3):
-        pose = np.eye(4)
-        pose[0, 3] = number
-        before.append(pose)
-        scene.add_frame(pose, nothing, 0.0, keyframe=number == 0)
-    moved = np.eye(4)
-    moved[2, 3] = 5
-    scene.move(moved, 0, 1)  # the key frame alone
-    pose, residual = place_frame(scene, 2, before)
-    assert pose[:3, 3].tolist() == [2, 0, 5] and np.isnan(residual)
-    assert (scene.key_before(2), scene.last_keyframes(5)) == (0, [0])
 
 
 # -- whole runs ---------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -228,6 +229,19 @@ def test_a_file_is_played_at_its_own_pace(write_video: Callable[..., Path]) -> N
     assert source.reader.received == 12 and not source.reader.damaged
     assert len(found) + source.inbox.dropped == 12
     assert [a.time_ns for a in found] == [a.index * 40_000_000 for a in found]
+
+
+def test_one_time_of_many_stamps() -> None:
+    """A picture out of order, stamps that begin anew after 4 s or jump by an hour, another rate, and no stamp: the time
+    goes on as the pictures come."""
+    from video_io.streams._reader import _StreamClock
+
+    clock = _StreamClock()
+    stamps = [7.0, 7.04, 7.08, 7.06, 11.0, 0.0, 0.1, 0.2, 3600.2, 3600.3, None]
+    came = [100.0, 100.04, 100.08, 100.09, 104.0, 104.1, 104.2, 104.3, 104.4, 104.5, 104.6]
+    found = [clock.time_ns(stamp, at) for stamp, at in zip(stamps, came, strict=True)]
+    expected = [0, 40e6, 80e6, 80e6 + 1, 4e9, 4.1e9, 4.2e9, 4.3e9, 4.4e9, 4.5e9, 4.6e9]
+    assert np.abs(np.array(found) - expected).max() < 1e3 and all(a < b for a, b in pairwise(found))
 
 
 def test_decoding_that_is_behind_passes_over_pictures(

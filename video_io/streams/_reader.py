@@ -18,7 +18,7 @@ from video_io.streams._record import Recorder
 BACK_OFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # waits between tries to connect again; the last one from then on
 # Pictures that were built on damaged ones are not shown: up to the next key frame, or for so long.
 DISTRUST_S = 2.0
-MOST_JUMP_S = 10.0  # in the time stamps; beyond that they have begun anew
+MOST_JUMP_S, MOST_BACK_S = 10.0, 1.0  # in the time stamps, on and back; beyond that they have begun anew
 # Decoding is behind where, for so long, packets hardly had to be waited for; or a file is so late.
 BEHIND_S, LEAST_WAIT = 1.0, 0.03
 _MOST_STAMPS = 256  # packets whose picture has not come out yet
@@ -241,7 +241,7 @@ class _StreamClock:
             self.begun_s = arrived_s
         if seconds is None:
             seconds = arrived_s
-        if self._offset_s is None or abs(seconds - self._last_s) > MOST_JUMP_S:
+        if self._offset_s is None or not -MOST_BACK_S <= seconds - self._last_s <= MOST_JUMP_S:
             self._offset_s = (arrived_s - self.begun_s) - seconds
         self._last_s = seconds
         self._last_ns = max(round((seconds + self._offset_s) * 1e9), self._last_ns + 1)
