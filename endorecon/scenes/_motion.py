@@ -9,7 +9,7 @@ gradient by the weights is an outer product that need not be stored, and a step 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -141,7 +141,7 @@ class MovingSplats:
         """The Gaussians at a time of the clip."""
         s = self.rest
         means, quats, scales = displaced(s.means, s.quats, s.scales, self.weights, self.basis.heights(time_ns))
-        return Splats(means, quats, scales, s.opacities, s.sh0, s.shN)
+        return replace(s, means=means, quats=quats, scales=scales)
 
     def scaled(self, factor: float) -> MovingSplats:
         """The same in a world whose lengths are `factor` times as long."""
