@@ -299,7 +299,7 @@ def read_motion(still: Splats, path: Path) -> MovingSplats:
             f"'{path}' does not belong to the {n} Gaussians beside it ({(wrong or ['shape'])[0]} does not fit); "
             "reconstruct the run again"
         )
-    rest = (np.ascontiguousarray(found[f"rest_{name}"], np.float32) for name in ("means", "quats", "scales"))
+    rest = {name: np.ascontiguousarray(found[f"rest_{name}"], np.float32) for name in ("means", "quats", "scales")}
     basis = TimeBasis(*(int(v) for v in found["span_ns"]), shape.astype(float))
     weights = np.ascontiguousarray(found["weights"], np.float32)
-    return MovingSplats(Splats(*rest, still.opacities, still.sh0, still.shN), weights, basis)
+    return MovingSplats(replace(still, **rest), weights, basis)

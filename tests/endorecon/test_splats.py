@@ -263,14 +263,14 @@ class TestScene:
 def test_exposure_and_opacity(views: list[SplatView]) -> None:
     """One frame is a fifth brighter than the rest: its gain rises above the others'. A cost on opacity lowers it."""
     light = Light(float(np.median(views[0].depth)))
-    bright = [replace(v, rgb=np.uint8(np.minimum(1.2 * v.rgb, 255))) if v.index == 4 else v for v in views]
+    few = [replace(v, rgb=np.uint8(np.minimum(1.2 * v.rgb, 255))) if v.index == 2 else v for v in views[:5]]
     means = []
     for opacity in (0.0, 5.0):
-        options = replace(QUICK, iterations=90, degree=0, grow_to=0.0, held_out=False, opacity=opacity)
-        training = Training(seed(views, None, 600, 0, light), bright, light, options)
+        options = replace(QUICK, iterations=200, degree=0, grow_to=0.0, held_out=False, opacity=opacity)
+        training = Training(seed(few, None, 600, 0, light), few, light, options)
         training.run(lambda *_: None, lambda _: None)
-        gains = np.array([training.exposure.of(i)[0].mean() for i in range(len(views))])
-        assert gains.argmax() == 4 and gains[4] > np.median(gains) + 0.004
+        gains = np.array([training.exposure.of(i)[0].mean() for i in range(len(few))])
+        assert gains.argmax() == 2 and gains[2] > np.median(gains) + 0.01
         means.append(float((1 / (1 + np.exp(-training.splats().opacities))).mean()))
     assert means[1] < 0.9 * means[0]
 
