@@ -1,7 +1,8 @@
 """How fast Gaussians are rendered and trained on the CPU, against PyTorch and against a plain loop; how good they get.
 
     python tools/bench_splats.py                     # the table of speed
-    python tools/bench_splats.py --clips DIR     # traced clips with their true poses: PSNR, SSIM, depth
+    python tools/bench_splats.py --clips DIR         # traced clips with their true poses: PSNR, SSIM, depth
+    python tools/bench_splats.py --clips DIR --poses run --runs OUT      # and beside them with our poses
 
 Everything is timed in one process, by turns, and the shortest of some repeats counts; on a busy machine --cpu-time with
 one thread gives the ratios.
@@ -28,12 +29,16 @@ from endorecon.run import read_run
 from endorecon.scenes._splat_adam import FusedAdam
 from endorecon.scenes._splat_loss import Weights, frame_loss
 from endorecon.scenes._splat_model import read_splats
+from endorecon.scenes.base import SplatChoice
 from rendering.splat import Job, rasterize, set_threads
 from tools.splat_baselines import plain_backward, plain_forward, torch_layers, torch_loss
 from video_io.datasets import open_truth
 
 SIZES = ((20_000, 320, 256), (60_000, 320, 256), (200_000, 320, 256), (20_000, 640, 512), (60_000, 640, 512),
          (200_000, 640, 512))  # fmt: skip
+
+
+OURS = "auto: tracked in the images"  # what run.yaml says of poses
 
 
 def made_scene(number: int, width: int, height: int) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
@@ -187,37 +192,64 @@ def noise_psnr(path: Path) -> float:
     return float(-10 * np.log10((deviation**2).mean()))
 
 
-def quality(data: Path, names: list[str], minutes: float, pictures: Path) -> None:
-    """Train on each traced clip with its true poses, as `endorecon reconstruct --scene splats` does, and say how good
-    the frames are that were held out: pictures by the program's own figures, depth against the truth."""
-    print("| clip | seconds | steps | Gaussians | PSNR | at best | SSIM | depth AbsRel | of the median depth |")
+def reconstructed(folder: Path, out: Path, ours: bool, minutes: float, choice: SplatChoice) -> Path:
+    """The run of a traced clip with its true poses, or with our own, whose world has a unit of its own."""
+    if out.is_dir() and is_run(out):
+        return out
+    poses = {} if ours else {"poses": str(folder / "poses.txt"), "poses_unit": "mm"}
+    return reconstruct_video(
+        folder / "rgb", out, camera=folder / "intrinsics.json", scene="splats", splat_minutes=minutes,
+        splat_choice=choice, **poses,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def is_run(path: Path) -> bool:
+    """Whether there is a finished run with Gaussians."""
+    return (path / "run.yaml").is_file() and (path / "scene" / "splats.ply").is_file()
+
+
+def judged(path: Path, folder: Path, name: str, pictures: Path) -> None:
+    """Print how good the frames are that were held out: pictures by the run's own figures, depth against the truth, by
+    one factor for all of them where the run has no unit."""
+    run = read_run(path)
+    if "splats" not in run.info or not is_run(path):
+        print(f"| {name} | no Gaussians: {'; '.join(run.info['warnings'])[:200]} " + "| " * 7 + "|", flush=True)
+        return
+    splats, truth, shown, true = read_splats(path / "scene" / "splats.ply"), open_truth(folder), [], []
+    figures = run.info["splats"]
+    poses = dict(zip((row.index for row in run.rows if row.status == "tracked"), run.trajectory.world_from_cam))
+    for index in figures["held_out"]:
+        layers = splats.render(run.camera, poses[index])
+        depth = cv2.resize(truth.depth(index), (run.camera.width, run.camera.height), interpolation=cv2.INTER_NEAREST)
+        known = depth > 0
+        shown.append([d.numpy()[known] for d in layers[2:4]])
+        true.append(depth[known])
+        rgb = (255 * layers.color.clamp(0, 1).numpy()).astype(np.uint8)
+        cv2.imwrite(str(pictures / f"{name}_{index:04d}.png"), rgb[..., ::-1])
+    expected, median, depth = (np.concatenate(v) for v in (*zip(*shown), true))
+    factor = 1.0 if run.info["poses"] != OURS else np.median(depth[expected > 0] / expected[expected > 0])
+    off = [np.abs(factor * d / depth - 1).mean() for d in (expected, median)]
+    best = np.mean([noise_psnr(truth.image_paths[index]) for index in figures["held_out"]])
+    for seconds, steps, gaussians, psnr, ssim in figures["history"]:
+        print(f"| {name} | {seconds:.0f} | {steps} | {gaussians} | {psnr:.2f} | {best:.1f} | {ssim:.3f} | | |")
+    end = f"{figures['steps']} | {figures['gaussians']} | {figures['psnr']:.2f} | {best:.1f}"
+    print(f"| {name} | end | {end} | {figures['ssim']:.3f} | {off[0]:.4f} | {off[1]:.4f} |", flush=True)
+    print(f"{name}: held out {figures['held_out']}, of {len(run.rows)} frames {len(run.trajectory)} placed",
+          file=sys.stderr)  # fmt: skip
+
+
+def quality(
+    data: Path, names: list[str], minutes: float, kinds: tuple[bool, ...], choice: SplatChoice, out: Path,
+    pictures: Path,
+) -> None:  # fmt: skip
+    """Train on each traced clip with its true poses (False) or ours (True), as `endorecon reconstruct` does."""
+    print("| clip, poses | seconds | steps | Gaussians | PSNR | at best | SSIM | depth AbsRel | of the median depth |")
     print("|" + "---|" * 9)
     for name in names:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = data / name
-            path = reconstruct_video(
-                folder / "rgb", Path(scratch) / name, camera=folder / "intrinsics.json",
-                poses=str(folder / "poses.txt"), poses_unit="mm", scene="splats", splat_minutes=minutes,
-            )  # fmt: skip
-            run, splats = read_run(path), read_splats(path / "scene" / "splats.ply")
-            truth, errors = open_truth(folder), []
-            figures = run.info["splats"]
-            poses = dict(zip((row.index for row in run.rows if row.status == "tracked"), run.trajectory.world_from_cam))
-            for index in figures["held_out"]:
-                layers = splats.render(run.camera, poses[index])
-                depth = cv2.resize(
-                    truth.depth(index), (run.camera.width, run.camera.height), interpolation=cv2.INTER_NEAREST
-                )
-                known = depth > 0
-                errors.append([np.mean(np.abs(d.numpy() / np.where(known, depth, 1) - 1)[known]) for d in layers[2:4]])
-                rgb = (255 * layers.color.clamp(0, 1).numpy()).astype(np.uint8)
-                cv2.imwrite(str(pictures / f"{name}_{index:04d}.png"), rgb[..., ::-1])
-            best = np.mean([noise_psnr(truth.image_paths[index]) for index in figures["held_out"]])
-            for seconds, steps, gaussians, psnr, ssim in figures["history"]:
-                print(f"| {name} | {seconds:.0f} | {steps} | {gaussians} | {psnr:.2f} | {best:.1f} | {ssim:.3f} | | |")
-            expected, median = np.mean(errors, 0)
-            end = f"{figures['steps']} | {figures['gaussians']} | {figures['psnr']:.2f} | {best:.1f}"
-            print(f"| {name} | end | {end} | {figures['ssim']:.3f} | {expected:.4f} | {median:.4f} |", flush=True)
+        for ours in kinds:
+            label = f"{name}, {'ours' if ours else 'true'}"
+            judged(reconstructed(data / name, out / label.replace(", ", "_"), ours, minutes, choice), data / name,
+                   label, pictures)  # fmt: skip
 
 
 def main() -> None:
@@ -229,11 +261,22 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, help="a folder of clips with truth: train on them instead")
     parser.add_argument("--names", nargs="+", default=["traced_colon", "traced_sinus", "traced_lap"])
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--poses", choices=["true", "run"], default="true", help="run: true ones, and beside them ours")
+    parser.add_argument("--runs", type=Path, help="where the runs are kept; one that is there is not made again")
+    parser.add_argument("--surfels", action="store_true")
+    parser.add_argument("--growth", choices=["default", "mcmc"], default="default")
+    parser.add_argument("--improve-poses", action="store_true", help="along with the Gaussians")
     parser.add_argument("--pictures", type=Path, help="a folder for the rendered frames that were held out")
     options = parser.parse_args()
     if options.clips:
         with tempfile.TemporaryDirectory() as scratch:
-            quality(options.clips, options.names, options.minutes, options.pictures or Path(scratch))
+            kinds = (False, True) if options.poses == "run" else (False,)
+            choice = SplatChoice(options.surfels, options.growth, options.improve_poses)
+            for folder in (options.runs, options.pictures):
+                if folder is not None:
+                    folder.mkdir(parents=True, exist_ok=True)
+            out, pictures = options.runs or Path(scratch), options.pictures or Path(scratch)
+            quality(options.clips, options.names, options.minutes, kinds, choice, out, pictures)
         return
     if options.cpu_time:
         time.perf_counter = time.process_time

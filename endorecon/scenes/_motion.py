@@ -9,7 +9,7 @@ gradient by the weights is an outer product that need not be stored, and a step 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -141,7 +141,7 @@ class MovingSplats:
         """The Gaussians at a time of the clip."""
         s = self.rest
         means, quats, scales = displaced(s.means, s.quats, s.scales, self.weights, self.basis.heights(time_ns))
-        return Splats(means, quats, scales, s.opacities, s.sh0, s.shN)
+        return replace(s, means=means, quats=quats, scales=scales)
 
     def scaled(self, factor: float) -> MovingSplats:
         """The same in a world whose lengths are `factor` times as long."""
@@ -299,7 +299,7 @@ def read_motion(still: Splats, path: Path) -> MovingSplats:
             f"'{path}' does not belong to the {n} Gaussians beside it ({(wrong or ['shape'])[0]} does not fit); "
             "reconstruct the run again"
         )
-    rest = (np.ascontiguousarray(found[f"rest_{name}"], np.float32) for name in ("means", "quats", "scales"))
+    rest = {name: np.ascontiguousarray(found[f"rest_{name}"], np.float32) for name in ("means", "quats", "scales")}
     basis = TimeBasis(*(int(v) for v in found["span_ns"]), shape.astype(float))
     weights = np.ascontiguousarray(found["weights"], np.float32)
-    return MovingSplats(Splats(*rest, still.opacities, still.sh0, still.shN), weights, basis)
+    return MovingSplats(replace(still, **rest), weights, basis)

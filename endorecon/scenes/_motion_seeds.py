@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from endorecon.scenes._motion import CHANNELS, MovingSplats, TimeBasis
 from endorecon.scenes._splat_light import Light
-from endorecon.scenes._splat_model import C0, FLATNESS, OPACITY, Splats, SplatView, quaternions
+from endorecon.scenes._splat_model import C0, FLATNESS, NAMES, OPACITY, Splats, SplatView, quaternions
 from video_io.errors import InputError
 
 Float = NDArray[np.float64]
@@ -156,7 +156,7 @@ def seeds(
         if left[reference].sum() < NEW_SHARE * h * w:
             break
         wanted = cv2.dilate(left[reference], np.ones((5, 5))) > 0
-    fields = [np.concatenate([getattr(s, name) for s, _ in parts]) for name in Splats.__dataclass_fields__]
+    fields = [np.concatenate([getattr(s, name) for s, _ in parts]) for name in NAMES]
     return MovingSplats(Splats(*fields), np.concatenate([w for _, w in parts]), basis), list(views), first
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ C0 = 0.28209479177387814  # the first harmonic: colour = C0 sh0 + 1/2
 THINNESS = 0.01  # of a surfel for viewers that know no surfels
 FLATNESS = 0.2  # thickness of a seeded Gaussian over its width: it lies on a surface
 OPACITY = 0.5
+NAMES = ("means", "quats", "scales", "opacities", "sh0", "shN")
 MOST_MB = 4000  # of a file of Gaussians
 
 
@@ -116,8 +117,7 @@ class Splats:
         """The arrays as tensors, by name."""
         import torch
 
-        names = [f.name for f in fields(self) if f.name != "surfels"]
-        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in names}
+        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in NAMES}
 
     def render(self, camera: Camera, world_from_cam: NDArray[np.float64]) -> Layers:
         """What a camera sees of them, without gradients; every layer without the leading axis."""

@@ -20,7 +20,7 @@ from endorecon.scenes._splat_growth import Growth, growth
 from endorecon.scenes._splat_light import RATE as LIGHT_RATE
 from endorecon.scenes._splat_light import Light
 from endorecon.scenes._splat_loss import Loss, Weights, frame_loss, padded
-from endorecon.scenes._splat_model import Splats, SplatView, rasterize_raw
+from endorecon.scenes._splat_model import NAMES, Splats, SplatView, rasterize_raw
 from endorecon.scenes._splat_poses import RATE as POSE_RATE
 from endorecon.scenes._splat_poses import Poses
 from endorecon.scenes._surfel_loss import SurfelWeights, surface_loss
@@ -31,7 +31,6 @@ MEANS_RATE_AT_END = 0.01
 EXPOSURE_RATE = 2e-3
 HELD_OUT_EVERY = 8
 MOST_RETURNS = 3  # to the last good state, before training ends with it
-NAMES = ("means", "quats", "scales", "opacities", "sh0", "shN")
 Progress = Callable[[str, int, int | None], None]
 
 

@@ -104,6 +104,7 @@ class DeformingScene:
 
         options, light = self._options, Light(self._usual)
         views, setting = self._without_tools(), self._setting
+        # Surfels need no turning: seeds are flat already, and the weights of the motion belong to their quaternions.
         if len(_apart([view.world_from_cam for view in views])) == 1:
             options = replace(options, degree=0)  # a still camera sees each from one side
         held = held_out(len(views), options)

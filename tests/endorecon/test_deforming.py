@@ -296,14 +296,16 @@ class TestScene:
         assert np.array_equal(again.at(0).means, scene.splats.at(0).means)
         assert not np.allclose(again.at(0).means, still.means, atol=0.1)
 
-    def test_given_masks_are_used(self, views: list[SplatView]) -> None:
-        scene = DeformingScene(60.0, Setting(), replace(QUICK, iterations=2), 800)
+    @pytest.mark.parametrize("surfels", [False, True])
+    def test_given_masks_are_used(self, views: list[SplatView], surfels: bool) -> None:
+        scene = DeformingScene(60.0, Setting(), replace(QUICK, iterations=2, surfels=surfels), 800)
         for i, view in enumerate(views):
             use = view.use_mask.copy()
             use[20:40, 10 + 2 * i : 40 + 2 * i] = False
             scene.integrate(observation(replace(view, use_mask=use)))
         scene.mesh()
         assert scene.figures["tools"] == {"masks": "given"}
+        assert scene.splats is not None and scene.splats.at(views[3].time_ns).surfels == surfels
 
     @pytest.mark.parametrize("what", ["no depth", "all masked"])
     def test_nothing_to_begin_with(self, views: list[SplatView], what: str) -> None:

@@ -19,7 +19,7 @@ from endorecon.exports.colmap import colmap_camera
 from endorecon.exports.nerfstudio import nerfstudio_camera
 from endorecon.run import Run, read_run
 from endorecon.scenes._splat_files import encoded
-from endorecon.scenes._splat_model import Splats, read_splats, write_splats
+from endorecon.scenes._splat_model import NAMES, Splats, read_splats, write_splats
 from rendering.phantom.clip import simulate
 from video_io.camera import Camera
 from video_io.datasets import Truth, open_truth
@@ -286,7 +286,7 @@ class TestSplats:
         splats.means[3, 1] = np.inf
         write_splats(splats, tmp_path / "a.ply")
         assert np.array_equal(read_splats(tmp_path / "a.ply").means, splats.means[[0, 1, 4]])
-        nothing = Splats(*(a[:0] for a in vars(splats).values()))
+        nothing = Splats(*(getattr(splats, name)[:0] for name in NAMES))
         for form in ("ply", "splat", "compressed"):
             assert len(encoded(nothing, form)) < 2000
 

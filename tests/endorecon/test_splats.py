@@ -260,6 +260,35 @@ class TestScene:
         assert "trained on every 4th frame" in scene.warnings[0]
 
 
+def test_exposure_and_opacity(views: list[SplatView]) -> None:
+    """One frame is a fifth brighter than the rest: its gain rises above the others'. A cost on opacity lowers it."""
+    light = Light(float(np.median(views[0].depth)))
+    few = [replace(v, rgb=np.uint8(np.minimum(1.2 * v.rgb, 255))) if v.index == 2 else v for v in views[:5]]
+    means = []
+    for opacity in (0.0, 5.0):
+        options = replace(QUICK, iterations=200, degree=0, grow_to=0.0, held_out=False, opacity=opacity)
+        training = Training(seed(few, None, 600, 0, light), few, light, options)
+        training.run(lambda *_: None, lambda _: None)
+        gains = np.array([training.exposure.of(i)[0].mean() for i in range(len(few))])
+        assert gains.argmax() == 2 and gains[2] > np.median(gains) + 0.01
+        means.append(float((1 / (1 + np.exp(-training.splats().opacities))).mean()))
+    assert means[1] < 0.9 * means[0]
+
+
+def test_what_gets_no_better_ends_early(views: list[SplatView]) -> None:
+    """After growth, once the last steps are no better than those before; not while they still are."""
+    light = Light(20.0)
+    training = Training(seed(views, None, 300, 0, light), views, light, replace(QUICK, iterations=10_000, degree=0))
+    training.steps = 9000
+    n = 30 * len(training.views)
+    training.losses = [0.1] * (2 * n)
+    assert training._settled()
+    training.run(lambda *_: None, lambda _: None)
+    assert training.steps == 9000 and training.warnings == []
+    training.losses = [0.1] * n + [0.09] * n
+    assert not training._settled()
+
+
 def test_black_seeds_can_become_brighter() -> None:
     """A colour of exactly 0 has no gradient, since what is negative is cut off."""
     seeds = seed_points(np.random.default_rng(0).normal(size=(6, 3)), np.zeros((6, 3)), 1)
