@@ -172,7 +172,7 @@ def _with_learned_camera(
     run_std = result.segments[result.main].log_focal_std
     for number in sorted(range(len(found)), key=lambda n: -len(found[n])):
         learned = learn_camera(found[number], known.focal_px, known.log_std)
-        if not learned.observable or learned.log_focal_std > run_std:
+        if (known is prior and not learned.observable) or learned.log_focal_std > run_std:
             continue
         changed[number] = learned.recording
         if known is prior:

@@ -138,7 +138,9 @@ def adapt(
     if not any(len(r) for r in learn) or not any(len(r) for r in check):
         raise InputError("no frames to learn from, or none to check with: give recordings in which the camera moves")
     run = _Run(base, learn, check, work, config, log)
-    if not run.resume():
+    resumed = run.resume()
+    run.forget_later_rows()
+    if not resumed:
         run.check()
     try:
         while run.plan is None or run.step < run.plan:
@@ -366,6 +368,16 @@ class _Run:
         except (RuntimeError, KeyError, ValueError) as error:
             raise InputError(f"{path} is of another network ({error!r}): remove it to begin anew") from error
         return True
+
+    def forget_later_rows(self) -> None:
+        """Leave in the log what was written up to this step: a run that was killed has gone on after its checkpoint."""
+        path = self.work / LOG
+        if not self.accelerator.is_main_process or not path.exists():
+            return
+        with _disk(self.work):
+            lines = path.read_text().splitlines(keepends=True) if self.step else []
+            kept = [line for n, line in enumerate(lines) if not n or int(line.split(",")[0]) <= self.step]
+            path.write_text("".join(kept)) if kept else path.unlink()
 
     def finished(self) -> Adapted:
         self.learner.take(self.best)

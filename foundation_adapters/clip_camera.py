@@ -36,7 +36,7 @@ _SURER = 0.8
 ASPECT_STD, CENTRE_STD = 0.005, 0.02
 _SCATTER = 0.5  # of evened images, whose own deviation is 1, between frames
 _WINDOW = 15  # over which brightness and contrast are taken out
-_LEAST_PIXELS = 200
+_LEAST_PIXELS, _MOST_PIXELS = 200, 6000
 _CAMERA, _TWIST = 4, 6
 
 
@@ -107,8 +107,9 @@ class _Problem:
         fx, fy, cx, cy = recording.camera.params
         self.prior_mean = np.array([np.log(prior_focal_px), np.log(fx / fy), cx, cy])
         self.prior_std = np.array([prior_log_std, ASPECT_STD, *(CENTRE_STD * self.size)])
-        # Every second pixel of the maps, whose pixels are two of the image's wide.
-        v, u = np.mgrid[0:height:2, 0:width:2].reshape(2, -1)
+        # Every second pixel of the maps or fewer, whose pixels are two of the image's wide.
+        stride = max(2, int(np.ceil(np.sqrt(height * width / _MOST_PIXELS))))
+        v, u = np.mgrid[0:height:stride, 0:width:stride].reshape(2, -1)
         self.pixels = np.stack([2.0 * u + 1, 2.0 * v + 1], 1)
         self.weights = _bilinear(self.pixels / self.size)
         rays = recording.camera.rays(self.pixels)[:, 2]

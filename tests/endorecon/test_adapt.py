@@ -10,13 +10,16 @@ import pytest
 
 from endorecon import cli
 from endorecon.adapt import adapt_videos
-from endorecon.record import record
+from endorecon.record import Recorded, record
 from foundation_adapters.adaptation import Config
 from foundation_adapters.adapter_files import read_card
 from foundation_adapters.estimator import load_estimator
+from foundation_adapters.recordings import Recording
 from rendering.phantom.clip import Video, simulate
 from video_io.camera import Camera
+from video_io.camera_files import read_camera
 from video_io.clip import Clip
+from video_io.errors import InputError
 from video_io.sources import open_source
 
 CAMERA = Camera.from_fov(192, 160, np.radians(80))
@@ -184,6 +187,37 @@ def test_a_cut_parts_a_recording_into_segments(phantom: Path, tmp_path: Path) ->
     assert len(got.recordings) == 2
     assert [len(r) for r in got.recordings] == [24, 20]
     assert any("falls into 2 segments" in note for note in got.notes)
+
+
+def test_a_disk_that_fills_up_while_a_recording_is_kept_is_said(tmp_path: Path) -> None:
+    import resource
+
+    from endorecon.adapt import _keep
+
+    n, (h, w) = 8, (64, 96)
+    maps = np.ones((n, h // 2, w // 2), np.float32)
+    recording = Recording(
+        "clip", Camera.from_fov(w, h, 1.2), np.zeros((n, h, w, 3), np.uint8), np.ones((n, h, w), bool), maps, maps,
+        np.tile(np.eye(4), (n, 1, 1)),
+    )  # fmt: skip
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # as a full disk
+    try:
+        with pytest.raises(InputError, match=r"can't be written .*the same command then goes on where it stopped"):
+            _keep(Recorded([recording], [], 1.0), tmp_path, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.glob("*.npz"))
+
+
+@pytest.mark.slow
+def test_without_a_camera_the_intrinsics_are_learned(tmp_path: Path) -> None:
+    clip = simulate("colon", 901, 36, Camera.from_fov(256, 192, np.radians(95)), 30.0, tmp_path / "clip", extras=False)
+    true = read_camera(clip / "intrinsics.json").focal_px
+    got = record(clip / "video.mp4", load_estimator(), tmp_path / "work")
+    (recording,) = got.recordings
+    assert recording.camera.focal_px == pytest.approx(true, rel=0.03)
+    assert any("the intrinsics were learned from the images (focal length" in note for note in got.notes)
 
 
 def test_another_seed_begins_the_training_anew(tmp_path: Path) -> None:

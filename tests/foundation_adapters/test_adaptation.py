@@ -337,6 +337,42 @@ Path(sys.argv[2], f"rank_{state.process_index}").write_text(f"{state.num_process
 """
 
 
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from made_recording import made
+from test_adaptation import QUICK
+from foundation_adapters.adaptation import adapt
+from foundation_adapters.learner import load_base
+from foundation_adapters.recordings import split
+def progress(stage, done, total):
+    if done == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+learn, check = split([made(frames=14)])
+adapt(load_base("tiny"), learn, check, Path(sys.argv[2]), replace(QUICK, checkpoint_s=float(sys.argv[3])), progress)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [0.0, 60.0], ids=["a checkpoint a step", "no checkpoint yet"])
+def test_killed_and_called_again_gives_the_same_weights(tmp_path: Path, every: float) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
+    work, config = tmp_path / "work", replace(QUICK, checkpoint_s=every)
+    work.mkdir()
+    command = [sys.executable, str(tmp_path / "killed.py"), str(Path(__file__).parent), str(work), str(every)]
+    around = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run(command, capture_output=True, check=False, env=around).returncode == -9
+    assert (work / CHECKPOINT).exists() is (every == 0)
+    whole = run(load_base("tiny"), tmp_path / "whole", config)
+    again = run(load_base("tiny"), work, config)
+    for name, tensor in whole.learner.tensors.items():
+        assert torch.equal(tensor, again.learner.tensors[name]), name
+    # What the killed run had written after its last checkpoint is not there twice.
+    assert [row["step"] for row in csv.DictReader((work / LOG).open())] == ["0", "4", "8"]
+
+
 @pytest.mark.slow
 def test_two_processes_learn_one_adapter(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(TWO)
