@@ -4,11 +4,14 @@ Renders phantom clips into the folder CLIPS (those that are there are kept), put
 the frames that it strikes known, reconstructs with the clip's intrinsics, and holds the result against the truth:
 
 - wrong: accepted frames (tracked, not graded red) whose position is off by more than 5 times the median of the accepted
-  frames of the same clip without a fault, or 5 times that of the faulty clip, whichever is more;
+  frames of the same clip without a fault, or 5 times that of the faulty clip, whichever is more; after a cut, to the
+  next clip with the same camera, the longer part is held against its own truth, and frames of the other part that
+  share its world are wrong;
 - accepted: how many of the struck frames have a place that is not graded red;
 - named: the sentence of the run's warnings that tells of the fault, and the frames that it names.
 
-With --detect the faults are only sought in the pictures, which is quick.
+With --rotate 2 all faults are put into the first three clips, and two of them, in turn, into each other clip. With
+--detect the faults are only sought in the pictures, which is quick.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -37,7 +41,11 @@ from video_io.masks import with_masks
 from video_io.trajectory import align
 
 FRAMES, FIRST, END = 110, 30, 90  # two seconds of fault
-CLIPS = ("colon_41", "passage_41", "abdomen_41", "tissue_41", "colon_42", "passage_42", "abdomen_42")
+CLIPS = (
+    "colon_41", "abdomen_41", "passage_41", "tissue_41", "colon_42", "passage_42", "abdomen_42", "tissue_42",
+    "colon_43", "plaster_41",
+)  # fmt: skip
+WHOLE = 3  # clips with all faults, if these are shared
 # Words of which a fault's sentence has one.
 WORDS = {
     "blur": ("blurred",), "fluid": ("fluid",), "wall": ("against the wall",), "frozen": ("frozen",),
@@ -52,39 +60,111 @@ def main() -> int:
     parser.add_argument("--faults", nargs="*", default=list(WORDS))
     parser.add_argument("--detect", action="store_true", help="only find the faults in the pictures, without poses")
     parser.add_argument("--width", type=int, default=320, help="of the images; 192 takes a third of the time")
+    parser.add_argument("--rotate", type=int, default=0, help="faults in each clip but the first three; 0: all")
     args = parser.parse_args()
     if args.detect:
         return detect(args.folder, args.clips, args.faults)
-    wrong = named = runs = 0
+    bench, found = Bench(args.folder, tuple(args.clips), args.width), []
     for number, name in enumerate(args.clips):
-        clip = rendered(args.folder, name)
-        usual = errors(reconstructed(clip, "clean", pictures(clip), args.width), clip)
-        print(f"{name}: median {np.median(list(usual.values())):.3f} mm, most {max(usual.values()):.3f} mm", flush=True)
-        for fault in args.faults:
-            rng = np.random.default_rng(number)
-            if fault == "cut":
-                other = pictures(rendered(args.folder, args.clips[(number + 1) % len(args.clips)]))
-                struck, end = cut(pictures(clip), FIRST, other), FIRST + 1
-            else:
-                struck, end = FAULTS[fault](pictures(clip), FIRST, END, rng), END
-            run = reconstructed(clip, fault, struck, args.width)
-            after = FRAMES if fault != "cut" else FIRST
-            off = errors(run, clip, after)
-            limit = 5 * max(float(np.median(list(v.values()))) for v in (usual, off) if v)
-            bad = [index for index, error in off.items() if error > limit]
-            placed = [r.index for r in run.rows if r.status == "tracked" and r.grade != "red"]
-            accepted = [index for index in placed if FIRST <= index < end]
-            sentence = naming(run, fault)
-            wrong, named, runs = wrong + len(bad), named + bool(sentence), runs + 1
-            worst = 5 * max(off.values(), default=0.0) / limit
+        own = bench.usual(name).values()
+        print(f"{name}: median {np.median(list(own)):.3f} mm, most {max(own):.3f} mm", flush=True)
+        shared = args.rotate and number >= WHOLE
+        for fault in in_turn(args.faults, number - WHOLE, args.rotate) if shared else args.faults:
+            found.append(bench.struck(number, fault))
+            print(f"  {found[-1]}", flush=True)
+    for fault in args.faults:
+        some = [outcome for outcome in found if outcome.fault == fault]
+        if some:
+            wrong, named = sum(len(o.wrong) for o in some), sum(bool(o.sentence) for o in some)
+            accepted, struck = sum(o.accepted for o in some), sum(o.struck for o in some)
             print(
-                f"  {fault:9} wrong {len(bad):2d} {bad[:6] or ''} (worst {worst:.1f} x), "
-                f"accepted {len(accepted):2d} of {end - FIRST}, "
-                f"tracked {len(off):3d} of {after}: {sentence or 'NOT NAMED'}",
-                flush=True,
+                f"{fault:9} {len(some):2d} clips: {wrong:2d} wrong, worst {max(o.worst for o in some):.1f} x, "
+                f"struck frames accepted {accepted} of {struck}, named {named}"
             )
-    print(f"{runs} clips with a fault: {wrong} frames accepted wrongly, {named} faults named")
+    wrong, named = sum(len(o.wrong) for o in found), sum(bool(o.sentence) for o in found)
+    print(f"{len(found)} clips with a fault: {wrong} frames accepted wrongly, {named} faults named")
     return 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one clip with one fault: the frames accepted wrongly, the largest error over the allowed one, times 5, how
+    many of the struck frames are accepted, how many frames could be held against the truth, and the sentence."""
+
+    fault: str
+    wrong: list[int]
+    worst: float
+    accepted: int
+    struck: int
+    held: int
+    sentence: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fault:9} wrong {len(self.wrong):2d} {self.wrong[:6] or ''} (worst {self.worst:.1f} x), "
+            f"accepted {self.accepted:2d} of {self.struck}, held against the truth {self.held:3d}: "
+            f"{self.sentence or 'NOT NAMED'}"
+        )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The clips that are struck, in a folder, and the width of the images that are reconstructed."""
+
+    folder: Path
+    clips: tuple[str, ...]
+    width: int
+
+    def usual(self, name: str) -> dict[int, float]:
+        """Errors of the clip without a fault, mm, by index."""
+        return clean_errors(rendered(self.folder, name), self.width)
+
+    def struck(self, number: int, fault: str) -> Outcome:
+        """Reconstruct the clip of this number with the fault."""
+        clip = rendered(self.folder, self.clips[number])
+        if fault == "cut":
+            other = self.partner(number)
+            run = reconstructed(clip, fault, cut(pictures(clip), FIRST, pictures(self.folder / other)), self.width)
+            end, (wrong, worst, held) = FIRST + 1, self.parted(run, number, other)
+        else:
+            shown = FAULTS[fault](pictures(clip), FIRST, END, np.random.default_rng(number))
+            run, end = reconstructed(clip, fault, shown, self.width), END
+            wrong, worst, held = over(errors(run, clip, range(FRAMES)), self.usual(self.clips[number]))
+        placed = [r.index for r in run.rows if r.status == "tracked" and r.grade != "red"]
+        accepted = sum(FIRST <= index < end for index in placed)
+        return Outcome(fault, wrong, worst, accepted, end - FIRST, held, naming(run, fault))
+
+    def partner(self, number: int) -> str:
+        """The next clip with the same camera; itself, if there is none."""
+        camera = (rendered(self.folder, self.clips[number]) / "intrinsics.json").read_text()
+        order = [*self.clips[number + 1 :], *self.clips[: number + 1]]
+        return next(c for c in order if (rendered(self.folder, c) / "intrinsics.json").read_text() == camera)
+
+    def parted(self, run: Run, number: int, other: str) -> tuple[list[int], float, int]:
+        """What `over` gives for a run of two clips, whose main segment should hold frames of one of them."""
+        name = self.clips[number]
+        parts = [(name, range(FIRST)), (other, range(FIRST, FRAMES))]
+        found = [(errors(run, self.folder / c, part), self.usual(c)) for c, part in parts]
+        (off, usual), (intruders, _) = sorted(found, key=lambda f: -len(f[0]))
+        wrong, worst, held = over(off, usual)
+        return [*wrong, *intruders], np.inf if intruders else worst, held + len(intruders)
+
+
+@cache
+def clean_errors(clip: Path, width: int) -> dict[int, float]:
+    """Errors of a clip without a fault, mm, by index."""
+    return errors(reconstructed(clip, "clean", pictures(clip), width), clip, range(FRAMES))
+
+
+def over(off: dict[int, float], usual: dict[int, float]) -> tuple[list[int], float, int]:
+    """The frames with errors over the allowed one, the largest error as a multiple of its fifth, and their number."""
+    limit = 5 * max(float(np.median(list(v.values()))) for v in (usual, off) if v)
+    return [n for n, error in off.items() if error > limit], 5 * max(off.values(), default=0.0) / limit, len(off)
+
+
+def in_turn(faults: list[str], number: int, count: int) -> list[str]:
+    """The next `count` faults for the clip of this number."""
+    return [faults[(number * count + k) % len(faults)] for k in range(count)]
 
 
 def detect(folder: Path, clips: list[str], kinds: list[str]) -> int:
@@ -144,15 +224,15 @@ def reconstructed(clip: Path, name: str, frames: list[np.ndarray], width: int) -
     return read_run(reconstruct_video(video, clip / f"run_{name}", clip / "camera.json", overwrite=True))
 
 
-def errors(run: Run, clip: Path, before: int = FRAMES) -> dict[int, float]:
+def errors(run: Run, clip: Path, inside: range) -> dict[int, float]:
     """Distance to the true position, mm, of each accepted frame of the main segment, by index, after the best
-    similarity of those that no fault has struck; frames from `before` on show something else."""
+    similarity of those that no fault has struck; only of frames `inside`: others show something else."""
     truth = open_truth(clip).trajectory
     rows = {r.time_ns: r for r in run.rows}
     ours, theirs = match(run.trajectory.times_ns, truth.times_ns)
-    kept = [(o, t) for o, t in zip(ours, theirs, strict=True) if t < before]
+    kept = [(o, t) for o, t in zip(ours, theirs, strict=True) if t in inside]
     ours, theirs = np.array(kept, int).reshape(-1, 2).T
-    free = (theirs < FIRST) | (theirs >= END)
+    free = (theirs < FIRST) | (theirs >= END) if len(inside) == FRAMES else np.ones(len(theirs), bool)
     if free.sum() < 3:
         return {}
     centres, true = run.trajectory.centres[ours], truth.centres[theirs]

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from video_io.curate import is_cut, motion
+from video_io.flow import Small, bending_px, followed_share, movement_px
 from video_io.frame import Frame
 
 # Frames whose median is the usual look; colours and brightness, which change as the camera moves, are those of the last
@@ -28,11 +29,17 @@ SAME_FLOW_PX = 0.1  # of an image 320 wide: recoding a frozen picture changes it
 WALL_COARSE, WALL_CONTRAST, BARE_CONTRAST = 0.3, 0.012, 0.008
 BLUR_FINE, BLUR_SLOPE = 0.62, 0.72  # of details 2 to 5 px wide, and of these to the structures
 FLUID_SLOPE, FLUID_TYPICAL = 0.95, 0.8
+CLEAR_FINE, CLEAR_SLOPE = 0.8, 0.9  # less detail than this: fluid without a colour, if it bends the picture
+# `flow.bending_px` of fluid: this, and a share of what the usual frames have; less where the colours change as well.
+BENT_PX, BENT_USUAL, BENT_COLOURED = 2.2, 1.4, 0.6
 COLOUR_SHIFT = 0.018  # of the shares of red and blue in the light
 EXPOSURE, EXPOSED_FRAMES = 1.13, 90
+# A cut between scenes of the same colours: more change than usual, and hardly anything that could be followed.
+CUT_CHANGE, CUT_FOLLOWED = 3.0, 0.4
 # More veil than in the clip's clearest frames, and the share of their contrast that is left.
 VEIL_MORE, VEIL_CONTRAST = 0.2, 0.65
 COLOURLESS, TOOL_SHARE, TOOL_MORE = 0.22, 0.5, 0.4  # saturation of steel; share of the picture, and how much more
+STEEL_COLOURLESS, STEEL = 0.12, 0.85  # less colour than pale tissue; share of it that no scene has: that is no cut
 _PARTS = (10, 8)
 
 FROZEN, COVERED = "the picture is frozen", "fluid on the lens"
@@ -56,7 +63,7 @@ class Fault:
 
 
 _SOFT = {
-    "fluid": Fault("fluid", f"{COVERED} (less detail, and other colours)"),
+    "fluid": Fault("fluid", f"{COVERED} (less detail, bent or coloured)"),
     "veil": Fault("veil", VEILED),
     "blur": Fault("blur", "the picture is blurred (out of focus, or fast motion)"),
 }
@@ -74,7 +81,7 @@ class Look:
         veil: brightness of the darkest channel where it is darkest in a part of the picture, as a share of the whole
             picture's; median of 80 parts. Smoke and fog add light of their own everywhere (the dark channel, He et al.,
             CVPR 2009), while tissue leaves little blue in its red.
-        colourless: share of the pixels that have hardly any colour.
+        colourless, steel: shares of the pixels that have hardly any colour, and even less.
     """
 
     fine: float
@@ -85,6 +92,7 @@ class Look:
     blue: float
     veil: float
     colourless: float
+    steel: float
 
 
 @dataclass
@@ -94,7 +102,8 @@ class Watch:
     Attributes:
         usual: looks of the last frames in which nothing was wrong; former: the same before the last cut.
         faulty: looks since then, of frames with something wrong, which is of this kind.
-        changes: `motion` to each usual frame from the frame before.
+        changes: `motion` to each usual frame from the frame before; sound: the last few usual frames, and
+            away: how many frames there were since then.
         shown: the last frame that was not a repetition, and its brightness; latest: the last of all; same: how often it
             is repeated.
         look: of the last frame that was no repetition; clearest: the usual look when it had the least veil, since the
@@ -108,6 +117,8 @@ class Watch:
     faulty: list[Look] = field(default_factory=list)
     kind: str = ""
     changes: list[float] = field(default_factory=list)
+    sound: list[Small] = field(default_factory=list)
+    away: int = 0
     shown: Frame | None = None
     latest: Frame | None = None
     brightness: float = 0.0
@@ -118,12 +129,13 @@ class Watch:
 
     def see(self, frame: Frame) -> Fault | None:
         """What is wrong with the next frame, whose masks are filled in; None for nothing."""
+        self.away += 1
         change = motion(self.latest, frame) if self.latest is not None else np.inf
         if self.shown is not None and self._is_same(frame, change):
             self.same, self.latest = self.same + 1, frame
             return Fault("frozen", f"{FROZEN} (the same as frame {self.shown.index})", hopeless=True)
         look = self.look = look_of(frame)
-        fault = self._compare(frame, look)
+        fault = self._compare(frame, look, change)
         repeated, self.same, self.shown, self.latest, self.brightness = self.same, 0, frame, frame, look.brightness
         if fault is not None and fault.kind not in ("cut", "exposure"):
             self.faulty = [*(self.faulty if fault.kind == self.kind else []), look]
@@ -138,6 +150,7 @@ class Watch:
         else:
             self.usual, self.faulty, self.kind = [*self.usual, look][-USUAL_FRAMES:], [], ""
             self.changes = [*self.changes, *([change] if np.isfinite(change) else [])][-USUAL_FRAMES:]
+            self.sound, self.away = [*self.sound, Small.of(frame)][-RECENT_FRAMES:], 0
             now = _usual(self.usual) if len(self.usual) >= RECENT_FRAMES else None
             if now is not None and (self.clearest is None or now.veil < self.clearest.veil):
                 self.clearest = now
@@ -145,7 +158,7 @@ class Watch:
 
     def _accept(self, look: Look) -> None:
         """From here on, this look is the usual one."""
-        self.usual, self.faulty, self.kind, self.changes, self.exposed = [look], [], "", [], None
+        self.usual, self.faulty, self.kind, self.changes, self.sound, self.exposed = [look], [], "", [], [], None
 
     def _is_same(self, frame: Frame, change: float) -> bool:
         assert self.latest is not None
@@ -153,21 +166,24 @@ class Watch:
         if change < max(IDENTICAL, min(SAME, SAME_SHARE * usual)):
             return True
         # Within a frozen picture the recorder may begin anew: then something changes, and nothing moves.
-        return self.same >= 2 and change < 3 * max(usual, SAME) and _flow(self.latest, frame) < SAME_FLOW_PX
+        if self.same < 2 or change >= 3 * max(usual, SAME):
+            return False
+        return movement_px(Small.of(self.latest), Small.of(frame)) < SAME_FLOW_PX
 
-    def _compare(self, frame: Frame, look: Look) -> Fault | None:
+    def _compare(self, frame: Frame, look: Look, change: float) -> Fault | None:
         settled = len(self.usual) >= RECENT_FRAMES
         if usual := _usual(self.usual if settled else self.former):
             bare = look.coarse < min(WALL_COARSE * usual.coarse, WALL_CONTRAST)
-            if look.colourless > max(TOOL_SHARE, usual.colourless + TOOL_MORE):
-                return Fault("tool", FILLED, hopeless=True)
+            filled = self._is_filled(look, [usual, *([] if settled else self.usual)])
         else:
-            bare = look.coarse < BARE_CONTRAST
+            bare, filled = look.coarse < BARE_CONTRAST, False
+        # After a fault or a frozen picture another scene is a gap, and no cut.
+        if not bare and look.steel < STEEL and not self.faulty and not self.same and self._is_cut(frame, change):
+            return Fault("cut", "a cut (another scene begins)")
+        if filled:
+            return Fault("tool", FILLED, hopeless=True)
         if bare:
             return Fault("wall", f"{AGAINST_WALL} (no texture)", hopeless=True)
-        # After a fault or a frozen picture another scene is a gap, and no cut.
-        if self.latest is not None and not self.faulty and not self.same and is_cut(self.latest, frame):
-            return Fault("cut", "a cut (another scene begins)")
         if not settled or usual is None or self.same > LONG:
             return None
         clearest = self.clearest
@@ -184,13 +200,44 @@ class Watch:
                 return None
         if (fault := self._exposure(look)) is not None:
             return fault
-        slope = _slope(look, usual)
-        if look.fine < BLUR_FINE * usual.fine and slope < BLUR_SLOPE:
-            return _SOFT["blur"]
-        shift = np.hypot(look.red - usual.red, look.blue - usual.blue)
-        if shift > COLOUR_SHIFT and (slope < FLUID_SLOPE or look.typical < FLUID_TYPICAL * usual.typical):
+        return self._softness(frame, look, usual)
+
+    def _is_filled(self, look: Look, before: list[Look]) -> bool:
+        """Whether there is much more without colour than before; what came with a cut is no tool."""
+        pale, steel = max(b.colourless for b in before), max(b.steel for b in before)
+        return look.colourless > max(TOOL_SHARE, pale + TOOL_MORE) or look.steel > max(TOOL_SHARE, steel + TOOL_MORE)
+
+    def _is_cut(self, frame: Frame, change: float) -> bool:
+        if self.latest is None:
+            return False
+        usual = float(np.median(self.changes)) if len(self.changes) >= RECENT_FRAMES else np.inf
+        if change > CUT_CHANGE * usual and followed_share(Small.of(self.latest), Small.of(frame)) < CUT_FOLLOWED:
+            return True
+        return is_cut(self.latest, frame)
+
+    def _softness(self, frame: Frame, look: Look, usual: Look) -> Fault | None:
+        """Blur, or fluid, which takes detail as well, but refracts the light and mostly colours it."""
+        slope, fine = _slope(look, usual), look.fine / usual.fine
+        coloured = np.hypot(look.red - usual.red, look.blue - usual.blue) > COLOUR_SHIFT
+        blurred = fine < BLUR_FINE and slope < BLUR_SLOPE
+        # Against a frame long ago, the camera's own motion would count: then only the colours tell.
+        known = self.away < 2 * RECENT_FRAMES and len(self.sound) == RECENT_FRAMES
+        bent = blurred and coloured
+        if known and (blurred or self.kind == "fluid" or (fine < CLEAR_FINE and slope < CLEAR_SLOPE)):
+            bent = self._is_bent(frame, bool(coloured))
+        if blurred or bent:
+            return _SOFT["fluid" if bent else "blur"]
+        if coloured and (slope < FLUID_SLOPE or look.typical < FLUID_TYPICAL * usual.typical):
             return _SOFT["fluid"]
         return None
+
+    def _is_bent(self, frame: Frame, coloured: bool) -> bool:
+        """Whether the picture is warped as the camera's motion does not warp it."""
+        # The last of the usual frames may be the beginning of the fault.
+        small, usual = Small.of(frame), BENT_USUAL * bending_px(self.sound[0], self.sound[-3])
+        least = BENT_PX * (BENT_COLOURED if coloured else 1.0)
+        near, far = (bending_px(sharp, small) for sharp in (self.sound[-3], self.sound[0]))
+        return near > least + usual or far > least + 2 * usual
 
     def _exposure(self, look: Look) -> Fault | None:
         """A jump from one frame to the next; it lasts until the brightness is or jumps back, or for EXPOSED_FRAMES."""
@@ -244,11 +291,11 @@ def look_of(frame: Frame) -> Look:
     r, g, b = cv2.split(rgb)
     most, least = cv2.max(cv2.max(r, g), b), cv2.min(cv2.min(r, g), b)
     lit = (most > 30) & (core > 0)
-    pale = (most - least < COLOURLESS * most) & lit
+    spread, lit_count = (most - least)[lit] / most[lit], max(np.count_nonzero(lit), 1)
     red, _, blue = mean / max(mean.sum(), 1e-6)
     veil = _darkest(frame) / (level + 10)
-    colourless = np.count_nonzero(pale) / max(np.count_nonzero(lit), 1)
-    return Look(*(float(v) for v in (fine, typical, coarse, level, red, blue, veil, colourless)))
+    colourless, steel = (np.count_nonzero(spread < limit) / lit_count for limit in (COLOURLESS, STEEL_COLOURLESS))
+    return Look(*(float(v) for v in (fine, typical, coarse, level, red, blue, veil, colourless, steel)))
 
 
 def _darkest(frame: Frame) -> float:
@@ -266,16 +313,4 @@ def _usual(looks: list[Look]) -> Look | None:
     if not looks:
         return None
     slow, fast = (np.median([astuple(look) for look in part], axis=0) for part in (looks, looks[-RECENT_FRAMES:]))
-    contrasts, colourless = np.maximum(slow[:3], 1e-6), slow[-1]
-    return Look(*contrasts.tolist(), *fast[3:-1].tolist(), float(colourless))
-
-
-def _flow(previous: Frame, current: Frame) -> float:
-    """Median length of the optical flow (Kroeger et al., ECCV 2016), pixels of an image 320 wide."""
-    size = (160, round(160 * previous.height / previous.width))
-    a, b = (
-        cv2.resize(cv2.cvtColor(f.rgb, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
-        for f in (previous, current)
-    )
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(a, b, None)
-    return 2 * float(np.median(np.linalg.norm(flow, axis=-1)))
+    return Look(*np.maximum(slow[:3], 1e-6).tolist(), *fast[3:-2].tolist(), *slow[-2:].tolist())
