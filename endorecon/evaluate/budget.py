@@ -246,6 +246,8 @@ def _notes(place: Registration, with_scale: bool, truth: Truth | None, pieces: _
             f"the surfaces stay {place.residual:.3g} mm apart, more than a tenth of the run's depth; are run and CT "
             "both in mm? --align similarity finds a scale as well"
         )
+    if place.slid:
+        notes.append("the surface alone would leave the landmarks: it is too flat to tell the scale, theirs is used")
     if place.ambiguous:
         notes.append("the registration is ambiguous, so errors at targets can be larger than the surface shows")
     if truth is None:

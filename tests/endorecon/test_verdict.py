@@ -9,7 +9,7 @@ import pytest
 
 from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.refine import refine
-from endorecon.tracking.verdict import Verdict, explain, frame_grade, judge
+from endorecon.tracking.verdict import Verdict, doubts, explain, frame_grade, judge
 from video_io.camera import Camera
 
 CAMERA = Camera.pinhole(320, 256, 160.0, 160.0, 160.0, 128.0)
@@ -141,3 +141,11 @@ def test_shaking_about_one_place_is_no_path() -> None:
     assert moves.extent_percent < 5.0
     assert stands.extent_percent > 25.0 and stands.grade == "red"
     assert "no more than shaking" in stands.doubts[-1]
+
+
+def test_landmarks_that_do_not_last_leave_no_green() -> None:
+    scene = tracked(0.1)
+    whole = judge(scene, refine(scene))
+    assert whole.clues is not None and whole.clues.track_frames > 8 and not whole.doubts
+    found = doubts(replace(whole.clues, track_frames=1.7))
+    assert [words[:37] for words in found] == ["landmarks last for 1.7 frames only: t"]

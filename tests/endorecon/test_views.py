@@ -124,6 +124,23 @@ def test_the_surface_has_the_grade_of_the_frames_that_saw_it(tmp_path: Path) -> 
     assert painted is not None and painted.colors is not None
     assert painted.colors.tolist() == [list(_grades.COLORS[grade]) for grade in ("green", "red", "")]
     assert _grades.graded(spots, made) is None  # nothing was judged
+    # A doubt of the whole path: amber, however small their own error is.
+    doubted = [replace(row, grade="amber") for row in rows]
+    assert _grades.vertex_percent(spots, judged, doubted) == pytest.approx([4.0, 10.0, np.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize("front", [1, -1])
+def test_a_sheet_is_pictured_from_its_front(front: int) -> None:
+    """A sheet of 40 x 30, whichever way it faces, fills the picture: seen from behind it would be left out."""
+    y, x = np.mgrid[:30, :40].astype(np.float32)
+    corner = (np.arange(29)[:, None] * 40 + np.arange(39)).ravel()
+    halves = ((1, 40), (41, 40)), (0, 1)
+    faces = np.concatenate(
+        [np.stack([corner + c, corner + a, corner + b], 1) for (a, b), c in zip(*halves, strict=True)]
+    )
+    sheet = Mesh(np.stack([x, y, 0.1 * np.sin(x)], -1).reshape(-1, 3), faces[:, ::front].astype(np.int32))
+    picture = draw.mesh_picture(sheet, np.zeros((0, 3)), 0.5)
+    assert (picture != picture[0, 0]).any(-1).mean() > 0.3
 
 
 # -- the report ---------------------------------------------------------------------------------------------------
