@@ -10,8 +10,8 @@ the frames that it strikes known, reconstructs with the clip's intrinsics, and h
 - accepted: how many of the struck frames have a place that is not graded red;
 - named: the sentence of the run's warnings that tells of the fault, and the frames that it names.
 
-With --rotate 2 all faults are put into the first three clips, and two of them, in turn, into each other clip. With
---detect the faults are only sought in the pictures, which is quick.
+With --rotate 2 all faults are put into the first clip, and two of them, in turn, into each other clip. With --detect
+the faults are only sought in the pictures, which is quick.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ CLIPS = (
     "colon_41", "abdomen_41", "passage_41", "tissue_41", "colon_42", "passage_42", "abdomen_42", "tissue_42",
     "colon_43", "plaster_41",
 )  # fmt: skip
-WHOLE = 3  # clips with all faults, if these are shared
 # Words of which a fault's sentence has one.
 WORDS = {
     "blur": ("blurred",), "fluid": ("fluid",), "wall": ("against the wall",), "frozen": ("frozen",),
@@ -60,7 +59,7 @@ def main() -> int:
     parser.add_argument("--faults", nargs="*", default=list(WORDS))
     parser.add_argument("--detect", action="store_true", help="only find the faults in the pictures, without poses")
     parser.add_argument("--width", type=int, default=320, help="of the images; 192 takes a third of the time")
-    parser.add_argument("--rotate", type=int, default=0, help="faults in each clip but the first three; 0: all")
+    parser.add_argument("--rotate", type=int, default=0, help="faults in each clip but the first; 0: all")
     args = parser.parse_args()
     if args.detect:
         return detect(args.folder, args.clips, args.faults)
@@ -68,8 +67,7 @@ def main() -> int:
     for number, name in enumerate(args.clips):
         own = bench.usual(name).values()
         print(f"{name}: median {np.median(list(own)):.3f} mm, most {max(own):.3f} mm", flush=True)
-        shared = args.rotate and number >= WHOLE
-        for fault in in_turn(args.faults, number - WHOLE, args.rotate) if shared else args.faults:
+        for fault in in_turn(args.faults, number - 1, args.rotate) if args.rotate and number else args.faults:
             found.append(bench.struck(number, fault))
             print(f"  {found[-1]}", flush=True)
     for fault in args.faults:
