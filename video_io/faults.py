@@ -76,7 +76,7 @@ class Look:
     Attributes:
         fine, coarse: contrast of details 2 to 5 px wide, and of structures 5 to 20 px wide.
         typical: the first of these in the middle one of 80 parts of the image.
-        brightness: mean grey level.
+        brightness: mean grey level, highlights and all: of a jump of the exposure, they are a part.
         red, blue: their shares in the light.
         veil: brightness of the darkest channel where it is darkest in a part of the picture, as a share of the whole
             picture's; median of 80 parts. Smoke and fog add light of their own everywhere (the dark channel, He et al.,
@@ -295,7 +295,9 @@ def look_of(frame: Frame) -> Look:
     red, _, blue = mean / max(mean.sum(), 1e-6)
     veil = _darkest(frame) / (level + 10)
     colourless, steel = (np.count_nonzero(spread < limit) / lit_count for limit in (COLOURLESS, STEEL_COLOURLESS))
-    return Look(*(float(v) for v in (fine, typical, coarse, level, red, blue, veil, colourless, steel)))
+    usable = frame.use_mask[: height // 2 * 2 : 2, : width // 2 * 2 : 2].astype(np.uint8)
+    brightness = cv2.mean(grey, usable if usable.any() else None)[0]
+    return Look(*(float(v) for v in (fine, typical, coarse, brightness, red, blue, veil, colourless, steel)))
 
 
 def _darkest(frame: Frame) -> float:
