@@ -1,7 +1,8 @@
 """Are faults named, and is no frame accepted wrongly? python tools/faults.py CLIPS [--clips colon_41 passage_41 ...].
 
-Renders phantom clips into the folder CLIPS (those that are there are kept), puts one fault at a time into each, with
-the frames that it strikes known, reconstructs with the clip's intrinsics, and holds the result against the truth:
+Renders phantom clips into the folder CLIPS (those that are there are kept; with --keep, so are finished runs), puts one
+fault at a time into each, with the frames that it strikes known, reconstructs with the clip's intrinsics, and holds the
+result against the truth:
 
 - wrong: accepted frames (tracked, not graded red) whose position is off by more than 5 times the median of the accepted
   frames of the same clip without a fault, or 5 times that of the faulty clip, whichever is more; after a cut, to the
@@ -10,8 +11,8 @@ the frames that it strikes known, reconstructs with the clip's intrinsics, and h
 - accepted: how many of the struck frames have a place that is not graded red;
 - named: the sentence of the run's warnings that tells of the fault, and the frames that it names.
 
-With --rotate 2 all faults are put into the first three clips, and two of them, in turn, into each other clip. With
---detect the faults are only sought in the pictures, which is quick.
+With --rotate 2 all faults are put into the first clip, and two of them, in turn, into each other clip. With --detect
+the faults are only sought in the pictures, which is quick.
 """
 
 from __future__ import annotations
@@ -42,10 +43,9 @@ from video_io.trajectory import align
 
 FRAMES, FIRST, END = 110, 30, 90  # two seconds of fault
 CLIPS = (
-    "colon_41", "abdomen_41", "passage_41", "tissue_41", "colon_42", "passage_42", "abdomen_42", "tissue_42",
-    "colon_43", "plaster_41",
+    "colon_41", "passage_41", "colon_42", "passage_42", "abdomen_41", "tissue_41", "colon_43", "abdomen_42",
+    "tissue_42", "plaster_41",
 )  # fmt: skip
-WHOLE = 3  # clips with all faults, if these are shared
 # Words of which a fault's sentence has one.
 WORDS = {
     "blur": ("blurred",), "fluid": ("fluid",), "wall": ("against the wall",), "frozen": ("frozen",),
@@ -60,16 +60,16 @@ def main() -> int:
     parser.add_argument("--faults", nargs="*", default=list(WORDS))
     parser.add_argument("--detect", action="store_true", help="only find the faults in the pictures, without poses")
     parser.add_argument("--width", type=int, default=320, help="of the images; 192 takes a third of the time")
-    parser.add_argument("--rotate", type=int, default=0, help="faults in each clip but the first three; 0: all")
+    parser.add_argument("--rotate", type=int, default=0, help="faults in each clip but the first; 0: all")
+    parser.add_argument("--keep", action="store_true", help="read the runs that are finished, of an earlier call")
     args = parser.parse_args()
     if args.detect:
         return detect(args.folder, args.clips, args.faults)
-    bench, found = Bench(args.folder, tuple(args.clips), args.width), []
+    bench, found = Bench(args.folder, tuple(args.clips), args.width, args.keep), []
     for number, name in enumerate(args.clips):
         own = bench.usual(name).values()
         print(f"{name}: median {np.median(list(own)):.3f} mm, most {max(own):.3f} mm", flush=True)
-        shared = args.rotate and number >= WHOLE
-        for fault in in_turn(args.faults, number - WHOLE, args.rotate) if shared else args.faults:
+        for fault in in_turn(args.faults, number - 1, args.rotate) if args.rotate and number else args.faults:
             found.append(bench.struck(number, fault))
             print(f"  {found[-1]}", flush=True)
     for fault in args.faults:
@@ -109,26 +109,29 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Bench:
-    """The clips that are struck, in a folder, and the width of the images that are reconstructed."""
+    """The clips that are struck, in a folder, the width of the images that are reconstructed, and whether finished runs
+    are kept."""
 
     folder: Path
     clips: tuple[str, ...]
     width: int
+    keep: bool
 
     def usual(self, name: str) -> dict[int, float]:
         """Errors of the clip without a fault, mm, by index."""
-        return clean_errors(rendered(self.folder, name), self.width)
+        return clean_errors(rendered(self.folder, name), self.width, self.keep)
 
     def struck(self, number: int, fault: str) -> Outcome:
         """Reconstruct the clip of this number with the fault."""
         clip = rendered(self.folder, self.clips[number])
         if fault == "cut":
             other = self.partner(number)
-            run = reconstructed(clip, fault, cut(pictures(clip), FIRST, pictures(self.folder / other)), self.width)
+            shown = cut(pictures(clip), FIRST, pictures(self.folder / other))
+            run = reconstructed(clip, fault, shown, self.width, self.keep)
             end, (wrong, worst, held) = FIRST + 1, self.parted(run, number, other)
         else:
             shown = FAULTS[fault](pictures(clip), FIRST, END, np.random.default_rng(number))
-            run, end = reconstructed(clip, fault, shown, self.width), END
+            run, end = reconstructed(clip, fault, shown, self.width, self.keep), END
             wrong, worst, held = over(errors(run, clip, range(FRAMES)), self.usual(self.clips[number]))
         placed = [r.index for r in run.rows if r.status == "tracked" and r.grade != "red"]
         accepted = sum(FIRST <= index < end for index in placed)
@@ -151,9 +154,9 @@ class Bench:
 
 
 @cache
-def clean_errors(clip: Path, width: int) -> dict[int, float]:
+def clean_errors(clip: Path, width: int, keep: bool) -> dict[int, float]:
     """Errors of a clip without a fault, mm, by index."""
-    return errors(reconstructed(clip, "clean", pictures(clip), width), clip, range(FRAMES))
+    return errors(reconstructed(clip, "clean", pictures(clip), width, keep), clip, range(FRAMES))
 
 
 def over(off: dict[int, float], usual: dict[int, float]) -> tuple[list[int], float, int]:
@@ -214,14 +217,17 @@ def pictures(clip: Path) -> list[np.ndarray]:
     return [cv2.imread(str(path))[..., ::-1] for path in sorted((clip / "rgb").glob("*.jpg"))[:FRAMES]]
 
 
-def reconstructed(clip: Path, name: str, frames: list[np.ndarray], width: int) -> Run:
+def reconstructed(clip: Path, name: str, frames: list[np.ndarray], width: int, keep: bool = False) -> Run:
     """The run of the clip's pictures as they are given."""
+    done = clip / f"run_{name}"
+    if keep and (done / "run.yaml").is_file() and (run := read_run(done)).info["status"] == "finished":
+        return run
     video, size = clip / f"{name}.mp4", (width, round(frames[0].shape[0] * width / frames[0].shape[1] / 2) * 2)
     with Video(video, *size, 30.0) as out:
         for frame in frames:
             out.write(np.ascontiguousarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA)))
     write_camera(clip / "camera.json", read_camera(clip / "intrinsics.json").scaled(*size))
-    return read_run(reconstruct_video(video, clip / f"run_{name}", clip / "camera.json", overwrite=True))
+    return read_run(reconstruct_video(video, done, clip / "camera.json", overwrite=True))
 
 
 def errors(run: Run, clip: Path, inside: range) -> dict[int, float]:

@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, field
 import cv2
 import numpy as np
 
-from video_io.curate import is_cut, motion
+from video_io.curate import is_cut, likeness, motion
 from video_io.flow import Small, bending_px, followed_share, movement_px
 from video_io.frame import Frame
 
@@ -34,8 +34,8 @@ CLEAR_FINE, CLEAR_SLOPE = 0.8, 0.9  # less detail than this: fluid without a col
 BENT_PX, BENT_USUAL, BENT_COLOURED = 2.2, 1.4, 0.6
 COLOUR_SHIFT = 0.018  # of the shares of red and blue in the light
 EXPOSURE, EXPOSED_FRAMES = 1.13, 90
-# A cut between scenes of the same colours: more change than usual, and hardly anything that could be followed.
-CUT_CHANGE, CUT_FOLLOWED = 3.0, 0.4
+# A cut between scenes of the same colours: more change than usual, hardly anything that could be followed, unlike.
+CUT_CHANGE, CUT_FOLLOWED, CUT_ALIKE = 3.0, 0.25, 0.84
 # More veil than in the clip's clearest frames, and the share of their contrast that is left.
 VEIL_MORE, VEIL_CONTRAST = 0.2, 0.65
 COLOURLESS, TOOL_SHARE, TOOL_MORE = 0.22, 0.5, 0.4  # saturation of steel; share of the picture, and how much more
@@ -76,7 +76,7 @@ class Look:
     Attributes:
         fine, coarse: contrast of details 2 to 5 px wide, and of structures 5 to 20 px wide.
         typical: the first of these in the middle one of 80 parts of the image.
-        brightness: mean grey level.
+        brightness: mean grey level, highlights and all: of a jump of the exposure, they are a part.
         red, blue: their shares in the light.
         veil: brightness of the darkest channel where it is darkest in a part of the picture, as a share of the whole
             picture's; median of 80 parts. Smoke and fog add light of their own everywhere (the dark channel, He et al.,
@@ -211,33 +211,33 @@ class Watch:
         if self.latest is None:
             return False
         usual = float(np.median(self.changes)) if len(self.changes) >= RECENT_FRAMES else np.inf
-        if change > CUT_CHANGE * usual and followed_share(Small.of(self.latest), Small.of(frame)) < CUT_FOLLOWED:
+        if is_cut(self.latest, frame):
             return True
-        return is_cut(self.latest, frame)
+        if change <= CUT_CHANGE * usual or likeness(self.latest, frame) >= CUT_ALIKE:
+            return False
+        return followed_share(Small.of(self.latest), Small.of(frame)) < CUT_FOLLOWED
 
     def _softness(self, frame: Frame, look: Look, usual: Look) -> Fault | None:
         """Blur, or fluid, which takes detail as well, but refracts the light and mostly colours it."""
         slope, fine = _slope(look, usual), look.fine / usual.fine
         coloured = np.hypot(look.red - usual.red, look.blue - usual.blue) > COLOUR_SHIFT
         blurred = fine < BLUR_FINE and slope < BLUR_SLOPE
+        tinted = coloured and (slope < FLUID_SLOPE or look.typical < FLUID_TYPICAL * usual.typical)
+        less = 1.1 if self.kind == "fluid" else 1.0  # what is seen through fluid is a little sharper now and then
+        if not (blurred or tinted or (fine < less * CLEAR_FINE and slope < less * CLEAR_SLOPE)):
+            return None
         # Against a frame long ago, the camera's own motion would count: then only the colours tell.
         known = self.away < 2 * RECENT_FRAMES and len(self.sound) == RECENT_FRAMES
-        bent = blurred and coloured
-        if known and (blurred or self.kind == "fluid" or (fine < CLEAR_FINE and slope < CLEAR_SLOPE)):
-            bent = self._is_bent(frame, bool(coloured))
-        if blurred or bent:
-            return _SOFT["fluid" if bent else "blur"]
-        if coloured and (slope < FLUID_SLOPE or look.typical < FLUID_TYPICAL * usual.typical):
+        if self._is_bent(frame, BENT_COLOURED if coloured and blurred else 1.0) if known else coloured:
             return _SOFT["fluid"]
-        return None
+        return _SOFT["blur"] if blurred else None
 
-    def _is_bent(self, frame: Frame, coloured: bool) -> bool:
+    def _is_bent(self, frame: Frame, share: float) -> bool:
         """Whether the picture is warped as the camera's motion does not warp it."""
         # The last of the usual frames may be the beginning of the fault.
         small, usual = Small.of(frame), BENT_USUAL * bending_px(self.sound[0], self.sound[-3])
-        least = BENT_PX * (BENT_COLOURED if coloured else 1.0)
         near, far = (bending_px(sharp, small) for sharp in (self.sound[-3], self.sound[0]))
-        return near > least + usual or far > least + 2 * usual
+        return near > share * BENT_PX + usual or far > share * BENT_PX + 2 * usual
 
     def _exposure(self, look: Look) -> Fault | None:
         """A jump from one frame to the next; it lasts until the brightness is or jumps back, or for EXPOSED_FRAMES."""
@@ -295,7 +295,9 @@ def look_of(frame: Frame) -> Look:
     red, _, blue = mean / max(mean.sum(), 1e-6)
     veil = _darkest(frame) / (level + 10)
     colourless, steel = (np.count_nonzero(spread < limit) / lit_count for limit in (COLOURLESS, STEEL_COLOURLESS))
-    return Look(*(float(v) for v in (fine, typical, coarse, level, red, blue, veil, colourless, steel)))
+    usable = frame.use_mask[: height // 2 * 2 : 2, : width // 2 * 2 : 2].astype(np.uint8)
+    brightness = cv2.mean(grey, usable if usable.any() else None)[0]
+    return Look(*(float(v) for v in (fine, typical, coarse, brightness, red, blue, veil, colourless, steel)))
 
 
 def _darkest(frame: Frame) -> float:
