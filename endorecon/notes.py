@@ -79,7 +79,8 @@ def focal_note(clip: Clip, result: Result, prior: FocalPrior) -> str:
     used = result.segments[result.main]
     focal = used.camera.focal_px * clip.view.crop[2] / clip.view.width
     shown = is_shown(used.log_focal_std, prior)
-    how = f"give or take {100 * used.log_focal_std:.2g} %" if shown else "a guess: the motion does not show it"
+    how = f"give or take {100 * min(used.log_focal_std, prior.log_std):.2g} %"
+    how = how if shown else f"a guess, {how}: the motion hardly shows it"
     return (
         f"the intrinsics were estimated (focal length {focal:.0f} px in the source's image, {how}; pinhole, no "
         "distortion)"

@@ -14,7 +14,7 @@ from itertools import islice
 
 from endorecon.ahead import ahead
 from endorecon.tracking.densify import NetworkDepth
-from endorecon.tracking.refine import FocalPrior, adjust_keyframes, is_shown
+from endorecon.tracking.refine import FocalPrior, adjust_keyframes, is_surer
 from endorecon.tracking.tracker import Tracker, TrackerSettings
 from video_io.camera import Camera
 from video_io.frame import Frame
@@ -68,7 +68,7 @@ def calibrate(
             continue
         for _ in range(2):
             spread = adjust_keyframes(scene, prior)
-        if is_shown(spread, prior):
+        if is_surer(spread, prior):
             found = Calibration(scene.camera, spread, True)
         if spread < (SURE_STD if closely else ROUGH_STD):
             break

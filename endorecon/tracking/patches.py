@@ -23,6 +23,9 @@ MOST_SHIFT_PX = 3.0
 LEAST_CORRELATION = 0.5
 LEAST_ZOOM, MOST_ZOOM = 0.4, 3.0
 _ITERATIONS = 8
+# A patch whose grey levels deviate less from a plane shows noise, and shading that moves with the lamp; on bare organs
+# such are kept up to this many.
+LEAST_TEXTURE, LEAST_KEPT = 0.9, 100
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,15 @@ def cut(grey: NDArray[np.float32], log_net: NDArray[np.float32], pixels: NDArray
     along_y = (log_net[row + reach, column] - log_net[row - reach, column]) / (2 * reach)
     # A steep slope is an edge of the tissue, across which no patch is a plane.
     return Patches(value, np.clip(np.stack([along_x, along_y], 1), -0.1, 0.1).astype(np.float32))
+
+
+def textured(grey: NDArray[np.float32], pixels: NDArray[np.float32], kept: int = LEAST_KEPT) -> NDArray[np.bool_]:
+    """Which patches around pixels (N, 2) show more than noise; of the others the best ones, up to `kept` in all."""
+    deviation = np.zeros(len(pixels))
+    _deviation(grey, pixels, deviation)
+    rank = np.empty(len(pixels), int)
+    rank[np.argsort(-deviation, kind="stable")] = np.arange(len(pixels))
+    return (deviation >= LEAST_TEXTURE) | (rank < kept)
 
 
 def align(
@@ -120,6 +132,23 @@ def _cut(grey, pixels, value):  # type: ignore[no-untyped-def]
         for r in range(side):
             for c in range(side):
                 value[i, r, c] = _at(grey, pixels[i, 0] + c - radius, pixels[i, 1] + r - radius)
+
+
+@njit(nogil=True, cache=True)
+def _deviation(grey, pixels, deviation):  # type: ignore[no-untyped-def]
+    """Root mean square of each patch's grey levels, mean and slopes taken out."""
+    side = 2 * RADIUS_PX + 1
+    patch = np.zeros((side, side))
+    for i in range(len(pixels)):
+        for r in range(1, side - 1):
+            for c in range(1, side - 1):
+                patch[r, c] = _at(grey, pixels[i, 0] + c - RADIUS_PX, pixels[i, 1] + r - RADIUS_PX)
+        _level(patch)
+        square = 0.0
+        for r in range(1, side - 1):
+            for c in range(1, side - 1):
+                square += patch[r, c] * patch[r, c]
+        deviation[i] = np.sqrt(square) / (side - 2)
 
 
 @njit(nogil=True, cache=True)

@@ -33,8 +33,9 @@ USUAL_PX = 0.4
 # A focal length that moves further than this, in standard deviations of what was known before, is believed only where
 # the images are this sure of it, and not beyond any lens.
 MOST_FOCAL_STD, SURE_STD, MOST_LOG_FOCAL = 2.5, 0.08, 1.2
-# What was known of a focal length before has to be at least this much surer afterwards.
-SURER = 0.8
+# Deviation of a focal length over what it was before: at most this where the motion has shown it, and where what little
+# the motion says is worth taking.
+SHOWN, SURER = 0.5, 0.8
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class FocalPrior:
 
 def is_shown(log_std: float, prior: FocalPrior) -> bool:
     """Whether the motion has shown the focal length, known to `log_std` now and as `prior` before."""
+    return log_std < SHOWN * prior.log_std
+
+
+def is_surer(log_std: float, prior: FocalPrior) -> bool:
+    """Whether the focal length is known somewhat better than before, so that it is a better place to begin."""
     return log_std < SURER * prior.log_std
 
 

@@ -19,7 +19,7 @@ from endorecon.tracking.features import FeatureImage, detect, feature_image, fol
 from endorecon.tracking.given import SCALE_STD, GivenPoses, measure
 from endorecon.tracking.map import Map, Sight
 from endorecon.tracking.observation import Observation, Posed, Refused
-from endorecon.tracking.patches import Patches, align, cut, plane_warp
+from endorecon.tracking.patches import LEAST_KEPT, Patches, align, cut, plane_warp, textured
 from endorecon.tracking.pose import ROBUST_PX, Pose, solve
 from endorecon.tracking.refine import FocalPrior, refocus
 from video_io.camera import Camera
@@ -272,7 +272,7 @@ class Tracker:
         """Start a segment: its world is this frame's camera, its unit the network's. With a known pose, start or go on
         in the world and the unit of the given poses."""
         log_net = np.log(net.distance)
-        pixels = detect(image, np.zeros((0, 2), np.float32), self.settings.landmarks, self._spacing)
+        pixels = self._detect(image, np.zeros((0, 2), np.float32))
         if known is None and len(pixels) < self.settings.least_inliers:
             return self._refuse(frame, f"only {len(pixels)} points can be followed here")
         if self.given is None:
@@ -402,11 +402,16 @@ class Tracker:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         scene.keyframe[number] = True
         pixels = scene.sights[number].pixels
-        fresh = detect(image, pixels, self.settings.landmarks - len(pixels), self._spacing)
+        fresh = self._detect(image, pixels)
         scene.add_landmarks(number, fresh, sample(log_net, fresh))
         self._remember(scene, number, image, log_net)
         sight = scene.sights[number]
         return sight.landmark, sight.pixels
+
+    def _detect(self, image: FeatureImage, existing: NDArray[np.float32]) -> NDArray[np.float32]:
+        """New points beside the existing ones (N, 2): those that show more than noise."""
+        found = detect(image, existing, self.settings.landmarks - len(existing), self._spacing)
+        return found[textured(image.grey, found, LEAST_KEPT - len(existing))]
 
     def _remember(self, scene: Map, number: int, image: FeatureImage, log_net: Float) -> None:
         """Keep what a key frame looks like, but not of two frames in a row; given poses need no loops."""

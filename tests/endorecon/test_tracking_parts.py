@@ -12,7 +12,7 @@ from endorecon.tracking import adjust as joint
 from endorecon.tracking.densify import ERROR_STD, Correction, NetworkDepth, fit_correction
 from endorecon.tracking.features import detect, feature_image, follow
 from endorecon.tracking.map import Map, Sight
-from endorecon.tracking.patches import align, cut
+from endorecon.tracking.patches import align, cut, textured
 from endorecon.tracking.pose import solve
 from endorecon.tracking.refine import FocalPrior, adjust_keyframes, is_shown
 from video_io.camera import Camera
@@ -88,6 +88,18 @@ def test_patches_do_not_follow_the_shading():
     assert good.all()
     # Without the ramp taken out they are off by up to 0.54 px, 0.26 in the median.
     assert np.abs(found - points).max() < 0.01
+
+
+def test_points_on_noise_are_not_followed_where_there_are_better_ones():
+    """Left a texture; right a ramp of brightness and noise of 0.5 grey levels, whose best points fill up the number."""
+    _, x = np.mgrid[:128, :160].astype(np.float32)
+    bare = 100 + 1.5 * x + np.random.default_rng(0).normal(0, 0.5, x.shape).astype(np.float32)
+    grey = np.where(x < 80, texture()[..., 1].astype(np.float32), bare)
+    points = np.stack(np.meshgrid([25.0, 55.0, 105.0, 135.0], [30.0, 64.0, 100.0]), -1).reshape(-1, 2)
+    points = points.astype(np.float32)
+    assert (textured(grey, points, 0) == (points[:, 0] < 80)).all()
+    more = textured(grey, points, 8)
+    assert more[points[:, 0] < 80].all() and more.sum() == 8
 
 
 def test_patches_that_are_not_there_are_not_found():
