@@ -19,6 +19,7 @@ from video_io.errors import InputError
 
 APPLICATION = "endorecon"
 LOOPBACK = "127.0.0.1"
+_END_S = 5.0  # that a server may take to end
 HUB_MEMORY = "1GB"  # of a live run's server: the oldest data goes
 
 
@@ -153,11 +154,13 @@ class Hub:
         return Hub.start(bool(self.web_port), self.bind, (self.port, self.web_port))
 
     def close(self) -> None:
-        """End the server; a window stays with what it has got."""
-        if self.alive:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGTERM)
-            self.process.wait()
+        """End the server, one that hangs too; a window stays with what it has got."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.alive:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, number)
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(_END_S)
 
     @property
     def _near(self) -> str:
