@@ -270,7 +270,7 @@ def test_exposure_and_opacity(views: list[SplatView]) -> None:
         training = Training(seed(few, None, 600, 0, light), few, light, options)
         training.run(lambda *_: None, lambda _: None)
         gains = np.array([training.exposure.of(i)[0].mean() for i in range(len(few))])
-        assert gains.argmax() == 2 and gains[2] > np.median(gains) + 0.01
+        assert gains.argmax() == 2 and gains[2] > np.median(gains) + 0.004
         means.append(float((1 / (1 + np.exp(-training.splats().opacities))).mean()))
     assert means[1] < 0.9 * means[0]
 
