@@ -83,7 +83,12 @@ class Data:
         system, p = _system(quiet, at, at.free, parts), len(at.free)
         inverse = np.linalg.pinv(system.bare, hermitian=True)[:p]
         influence = inverse @ system.each.T
-        effect = np.trace(np.linalg.solve(inverse[:, :p], influence @ influence.T)) / p if p else ALIKE
+        if not p:
+            return quiet
+        # What the clip says nothing of has no variance to compare.
+        naive, clustered = inverse[:, :p], influence @ influence.T
+        told = max(np.linalg.matrix_rank(naive, hermitian=True), 1)
+        effect = np.trace(np.linalg.pinv(naive, hermitian=True) @ clustered) / told
         return replace(quiet, alike=float(np.clip(effect, 1, MOST_ALIKE)))
 
 
