@@ -31,12 +31,12 @@ SMOOTHING = 4
 LIGHT = ("log_gamma", "shoulder", "vignette", "exponent", "tilt_x", "tilt_y", "x", "y", "z")
 ROUNDS = 2
 """How often light between surfaces is traced anew, from the albedo that was found with it."""
-STEPS = 10
 ROUGHNESSES = (0.15, 0.22, 0.32, 0.45)
-FILM_GAIN = 200.0
-"""How much the robust cost has to fall for a highlight to be believed."""
-PAIR_HALF, PAIR_GAIN = 0.06, 400.0
-"""Where a second source is looked for, in median distances; and how much the cost has to fall for it to be believed."""
+FILM_GAIN = 10.0
+"""How much the robust cost has to fall for a highlight to be believed, over how many observations err alike."""
+PAIR_HALF, PAIR_GAIN, PAIR_SHARE = 0.06, 20.0, 0.1
+"""Where a second source is looked for, in median distances; how much the cost has to fall for it to be believed, over
+how many observations err alike; and by which share: one source in the middle says nearly as much."""
 
 
 @dataclass(frozen=True)
@@ -146,23 +146,25 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
         if number == 0:
             # The lamp's place first: a response that is fitted without it takes its part, and does not give it back.
             at = solver.fit(data(False), at, LIGHT[2:], steps=8)
-            at = solver.fit(data(False), at, free, steps=6)
+            at = solver.fit(data(False), at, free)
             at, parts = with_film(data(True), at, free)
         else:
-            free = (*free, *model.FILM) if parts.film else free
-            at = solver.fit(data(parts.film), at, free, parts, steps=STEPS)
+            at = solver.fit(data(parts.film).matched(at, parts), at, at.free, parts)
         if bounces:
             at = settled(data(parts.film, 3), at, parts)
     wet = parts.film
-    at, parts = with_pair(data(wet), at, parts)
+    at = solver.fit(data(wet).matched(at, parts), at, at.free, parts)
+    at, parts = with_pair(data(wet).matched(at, parts), at, parts)
+    seen = data(wet).matched(at, parts)
+    at = solver.fit(seen, at, at.free, parts)
     scale, scale_std = scale * float(np.exp(at.values["log_scale"])), at.std("log_scale")
     if not bounces:
         scale, scale_std = between.usual_scale(np.exp(at.log_albedo)), np.inf
     progress("light", ROUNDS, ROUNDS)
-    joint = solver.fit(data(wet), at, (*at.free, "falloff"), parts, steps=STEPS)
+    joint = solver.fit(seen, at, (*at.free, "falloff"), parts)
     known = at.with_values(log_gamma=model.UNKNOWNS["log_gamma"].mean)
     other = tuple(n for n in (*at.free, "falloff") if n != "log_gamma")
-    falloff = solver.fit(data(wet), known, other, parts, steps=STEPS)
+    falloff = solver.fit(seen, known, other, parts)
     at = settled(data(wet, 3), at, parts)
     rms = solver.residual_rms(data(wet), at, parts)
     return Fits(evidence, at, joint, falloff, scale, scale_std, tracer, rms, flat, parts)
@@ -185,15 +187,15 @@ def begin(data: Data, unit: float) -> Estimate:
     values = model.start()
     theta = torch.tensor([values[n] for n in model.NAMES], dtype=torch.float32)
     with torch.no_grad():
-        bright, _ = model.lit(theta, data.seen, torch.ones_like(data.value), model.Parts())
-        linear = model.response(theta).linear(data.value, 1.0, data.seen.uv)
+        bright, _ = model.lit(theta, data.seen, torch.ones(data.value.shape), model.Parts())
+        linear = model.response(theta).linear(torch.tensor(data.value, dtype=torch.float32), 1.0, data.seen.uv)
         log = torch.log(linear.clamp_min(1e-5)) - torch.log(bright.clamp_min(1e-6))
     return model.Estimate(values, *averaged(data, log.numpy().astype(float)), unit)
 
 
 def averaged(data: Data, log: Float) -> tuple[Float, Float]:
     """Log albedos (M, 3) and log gains (F, 3) whose sums fit log (K, 3), white gains of mean 0."""
-    point, frame, use = data.seen.point.numpy(), data.seen.frame.numpy(), data.use.numpy()
+    point, frame, use = data.seen.point.numpy(), data.seen.frame.numpy(), data.use
     points, frames = data.seen.counts
     gain, rho = np.zeros((frames, 3)), np.zeros((points, 3))
 
@@ -218,7 +220,7 @@ def flat_rms(data: Data, at: Estimate) -> float:
     ahead = torch.zeros_like(data.seen.points) + torch.tensor([0.0, 0.0, 1.0])
     still = replace(data, seen=replace(data.seen, points=ahead, normals=-ahead))
     known = at.with_values(exponent=0.0, shoulder=0.0, vignette=0.0)
-    log = np.exp(at.values["log_gamma"]) * np.log(data.value.numpy().astype(float).clip(1e-3, 1)) + np.log(np.pi)
+    log = np.exp(at.values["log_gamma"]) * np.log(data.value.clip(1e-3, 1)) + np.log(np.pi)
     rho, gain = averaged(data, log)
     found = solver.fit(still, replace(known, log_albedo=rho, log_gain=gain), (), steps=8)
     return solver.residual_rms(still, found, Parts())
@@ -226,17 +228,21 @@ def flat_rms(data: Data, at: Estimate) -> float:
 
 def with_film(data: Data, at: Estimate, free: tuple[str, ...]) -> tuple[Estimate, Parts]:
     """The estimate with the highlight in the model, begun at the best of several roughnesses, and the parts of the
-    model: the film if it shows."""
+    model: the film if it shows. A film far from its mirror direction shows as little more than a tilt of the light, so
+    the two models are compared when both have been fitted."""
     from endorecon.light import model, solver
 
-    wet = model.Parts(film=True)
-    begun = [at.with_values(log_roughness=np.log(r)) for r in ROUGHNESSES]
-    tried = [solver.fit(data, b, ("log_film",), wet, steps=5) for b in begun]
-    costs = [solver.cost(data, t, wet) for t in tried]
-    dry = solver.fit(data, at, (), model.Parts(), steps=5)
-    if min(costs) > solver.cost(data, dry, model.Parts()) - FILM_GAIN:
-        return replace(at, free=free), model.Parts()
-    return solver.fit(data, tried[int(np.argmin(costs))], (*free, *model.FILM), wet, steps=STEPS), wet
+    dry, wet = model.Parts(), model.Parts(film=True)
+    plain = solver.fit(data, at, free, dry)
+    data = data.matched(plain, dry)
+    plain = solver.fit(data, plain, free, dry)
+    begun = [plain.with_values(log_roughness=np.log(r)) for r in ROUGHNESSES]
+    tried = [solver.fit(data, b, ("log_film",), wet, steps=8) for b in begun]
+    best = tried[int(np.argmin([solver.cost(data, t, wet) for t in tried]))]
+    found = solver.fit(data, best, (*free, *model.FILM), wet)
+    if solver.cost(data, found, wet) > solver.cost(data, plain, dry) - FILM_GAIN * data.alike:
+        return plain, dry
+    return found, wet
 
 
 def with_pair(data: Data, at: Estimate, parts: Parts) -> tuple[Estimate, Parts]:
@@ -245,11 +251,13 @@ def with_pair(data: Data, at: Estimate, parts: Parts) -> tuple[Estimate, Parts]:
 
     both = replace(parts, pair=True)
     begun = [at.with_values(half_x=x, half_y=y) for x, y in ((PAIR_HALF, 0.0), (0.0, PAIR_HALF))]
-    tried = [solver.fit(data, b, model.PAIR, both, steps=5) for b in begun]
-    costs = [solver.cost(data, t, both) for t in tried]
-    if min(costs) > solver.cost(data, at, parts) - PAIR_GAIN:
+    tried = [solver.fit(data, b, model.PAIR, both, steps=8) for b in begun]
+    best = tried[int(np.argmin([solver.cost(data, t, both) for t in tried]))]
+    found = solver.fit(data, best, (*at.free, *model.PAIR), both)
+    one = solver.cost(data, at, parts)
+    if solver.cost(data, found, both) > min(one - PAIR_GAIN * data.alike, one * (1 - PAIR_SHARE)):
         return at, parts
-    return solver.fit(data, tried[int(np.argmin(costs))], (*at.free, *model.PAIR), both, steps=STEPS), both
+    return found, both
 
 
 def smooth_normals(mesh: Mesh, rounds: int) -> Float:

@@ -20,12 +20,15 @@ from video_io.frame import Frame
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
+Facts = tuple[int, int, int]
 
 POINTS = 2000
 BLUR_PX = 1.0  # so that a pixel's error in the pose does not turn texture into light
 LEAST_COSINE = 0.25  # seen at a flatter angle, a point's place and footprint are too uncertain
+FIT_COSINE = 0.5  # the same for light and response: on a flat view the shading bends within the blur of a pixel
 EDGE_STEP, EDGE_REACH = 0.06, 5  # relative jump of depth that is an edge, and how near to one (pixels) nothing is used
 SAME_DEPTH = 0.01  # a point is seen if nothing is nearer by more than this share of its distance
+RIM_PX = 7  # what blur carries from a clipped pixel
 WHITE, BLACK = 250 / 255, 12 / 255
 
 
@@ -55,6 +58,8 @@ class Evidence:
         value: (K, 3) float32, displayed, in [0, 1].
         uv: (K, 2) float32 places in the image, -1 to 1.
         highlight: (K,) bool, where the image has a highlight.
+        slope: (K, 3) float32, how much the displayed value changes over a pixel there.
+        rim: (K, 3) bool, where clipped pixels are near, but not all around.
         clipped, black: shares of the frames' usable pixels that are clipped or black.
     """
 
@@ -69,6 +74,8 @@ class Evidence:
     value: Float32
     uv: Float32
     highlight: NDArray[np.bool_]
+    slope: Float32
+    rim: NDArray[np.bool_]
     clipped: float
     black: float
 
@@ -91,7 +98,7 @@ class Evidence:
 
         return replace(
             self, point=self.point[keep], frame=self.frame[keep], value=self.value[keep], uv=self.uv[keep],
-            highlight=self.highlight[keep],
+            highlight=self.highlight[keep], slope=self.slope[keep], rim=self.rim[keep],
         )  # fmt: skip
 
 
@@ -116,11 +123,14 @@ def gather(mesh: Mesh, normals: Float, sights: Sequence[Sight], count: int = POI
     facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-9)
     rows = [_looked_up(caster, camera, sight, points, facing) for sight in sights]
     frame = np.repeat(np.arange(len(sights)), [len(r[0]) for r in rows])
-    point, value, uv, highlight = (np.concatenate(part) for part in zip(*(r[:4] for r in rows), strict=True))
-    used = np.array([r[4] for r in rows])
+    point, value, uv, highlight, slope, rim = (
+        np.concatenate(part) for part in zip(*(r[:6] for r in rows), strict=True)
+    )
+    used = np.array([r[6] for r in rows])
     return Evidence(
         np.array([s.frame.index for s in sights]), np.array([s.world_from_cam for s in sights]), points, facing,
-        corners, share, point, frame, value, uv, highlight, *(used[:, :2].sum(0) / max(used[:, 2].sum(), 1)),
+        corners, share, point, frame, value, uv, highlight, slope, rim,
+        *(used[:, :2].sum(0) / max(used[:, 2].sum(), 1)),
     )  # fmt: skip
 
 
@@ -139,7 +149,7 @@ def _chosen(
         distance, face = caster.along(pose[:3, 3], way)
         steep = np.zeros(len(way), bool)
         met = face >= 0
-        steep[met] = np.abs((caster.mesh.face_normals[face[met]] * way[met]).sum(1)) > LEAST_COSINE
+        steep[met] = np.abs((caster.mesh.face_normals[face[met]] * way[met]).sum(1)) > FIT_COSINE
         keep = np.flatnonzero(steep)[:each]
         faces.append(face[keep])
         points.append(pose[:3, 3] + distance[keep, None] * way[keep])
@@ -150,8 +160,9 @@ def _chosen(
 
 def _looked_up(
     caster: Caster, camera: Camera, sight: Sight, points: Float, normals: Float
-) -> tuple[NDArray[np.int64], Float32, Float32, NDArray[np.bool_], tuple[int, int, int]]:  # fmt: skip
-    """Of one frame: which points it sees, their values, places and highlights; its clipped, black and all pixels."""
+) -> tuple[NDArray[np.int64], Float32, Float32, NDArray[np.bool_], Float32, NDArray[np.bool_], Facts]:
+    """Of one frame: which points it sees, and `Evidence`'s value, uv, highlight, slope and rim of them; its clipped,
+    black and all pixels."""
     pose, frame = sight.world_from_cam, sight.frame
     local = (points - pose[:3, 3]) @ pose[:3, :3]
     distance = np.linalg.norm(local, axis=1)
@@ -160,7 +171,7 @@ def _looked_up(
     column, row = (np.clip(whole[:, i], 0, n - 1) for i, n in enumerate((camera.width, camera.height)))
     usable = frame.use_mask & ~_edges(caster, camera, pose)
     cosine = -((normals @ pose[:3, :3]) * local).sum(1) / np.maximum(distance, 1e-9)
-    at = np.flatnonzero(seen & usable[row, column] & (cosine > LEAST_COSINE))
+    at = np.flatnonzero(seen & usable[row, column] & (cosine > FIT_COSINE))
     way = (points[at] - pose[:3, 3]) / distance[at, None]
     first, _ = caster.along(pose[:3, 3], way)
     at = at[first > distance[at] * (1 - SAME_DEPTH)]
@@ -168,11 +179,14 @@ def _looked_up(
     # Whole pixels count from the middle of the first one.
     x, y = (pixel[at, i].astype(np.float32)[:, None] - 0.5 for i in (0, 1))
     soft = cv2.GaussianBlur(image, (0, 0), BLUR_PX)
-    value = cv2.remap(soft, x, y, cv2.INTER_LINEAR)[:, 0] if len(at) else image[:0, 0]
+    slope = np.hypot(cv2.Sobel(soft, -1, 1, 0, scale=1 / 8), cv2.Sobel(soft, -1, 0, 1, scale=1 / 8))
+    value, slope = (cv2.remap(v, x, y, cv2.INTER_LINEAR)[:, 0] if len(at) else v[:0, 0] for v in (soft, slope))
+    clipped, near = (image >= WHITE).astype(np.uint8), np.ones((RIM_PX, RIM_PX), np.uint8)
+    rim = (cv2.dilate(clipped, near) > cv2.erode(clipped, near))[row[at], column[at]]
     uv = (pixel[at] / [camera.width, camera.height] * 2 - 1).astype(np.float32)
     level = frame.rgb[frame.use_mask].max(-1, initial=0)
     facts = int((level >= 255 * WHITE).sum()), int((level <= 255 * BLACK).sum()), len(level)
-    return at, value, uv, frame.specular_mask[row[at], column[at]], facts
+    return at, value, uv, frame.specular_mask[row[at], column[at]], slope, rim, facts
 
 
 def _edges(caster: Caster, camera: Camera, pose: Float) -> NDArray[np.bool_]:

@@ -162,6 +162,12 @@ class Seen:
             (len(evidence.points), len(evidence.frames)), walls,
         )  # fmt: skip
 
+    def double(self) -> Seen:
+        """With the geometry in float64."""
+        names = ("points", "normals", "uv", "indirect", "walls")
+        values = {n: getattr(self, n) for n in names}
+        return replace(self, **{n: None if v is None else v.double() for n, v in values.items()})
+
 
 def lit(theta: Tensor, seen: Seen, albedo: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
     """Diffuse and mirrored radiance (K, 3) of the unknowns (P,) in the order of NAMES and albedo (K, 3)."""

@@ -13,22 +13,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from endorecon.light.evidence import BLACK, WHITE, Evidence
-from endorecon.light.model import NAMES, UNKNOWNS, Between, Estimate, Parts, Seen, lit, response
+from endorecon.light.model import NAMES, UNKNOWNS, Between, Estimate, Parts, Seen, lit, response, summed
 
 Float = NDArray[np.float64]
 
-NOISE, MODEL_ERROR = 0.008, 0.02  # standard deviation of a displayed value: of the sensor, and as a share of the value
+NOISE, MODEL_ERROR = 0.006, 0.012  # standard deviation of a displayed value: of the sensor, and as a share of the value
+PLACED_PX = 0.3  # of a place in the image: where the picture changes within it, values are less certain
 ALIKE = 20.0
-"""How many observations err alike: a point's relief wherever it is seen, traced light wherever it is carried to.
-Beliefs count against the data by this."""
+"""How many observations err alike before the clip has told: a point's relief wherever it is seen, traced light
+wherever it is carried to. Beliefs count against the data by this."""
+MOST_ALIKE = 40.0
+QUIETEST, LOUDEST = 0.3, 3.0  # bounds of the noise that is found, over what is expected
 BALANCE_STD = 0.03  # of the log white balance about the clip's, frame to frame
-ALBEDO_STD = 2.0  # of the log albedo about its mean
+ALBEDO_STD = 30.0  # of the log albedo about its mean: so wide that no smaller gamma pays by making albedos more alike
 DOUBTED = 3.0  # standard deviations from which on a value counts less and less
 PLAIN = Parts()
-STEPS, SETTLED = 25, 1e-4
+STEPS, SETTLED = 40, 0.02  # of the cost, over how many observations err alike; half is a standard deviation
 LONGEST = 0.7  # of a step, in any unknown
 
 
@@ -38,13 +40,17 @@ class Data:
 
     Attributes:
         seen: the evidence's geometry.
-        value: (K, 3) displayed.
-        use: (K, 3) float, 1 for a value that counts.
+        value: (K, 3) float64, displayed.
+        use: (K, 3) float64, 1 for a value that counts.
+        sigma: (K, 3) float64, standard deviation of a value.
+        alike: how many observations err alike.
     """
 
     seen: Seen
-    value: Tensor
-    use: Tensor
+    value: Float
+    use: Float
+    sigma: Float
+    alike: float = ALIKE
 
     @staticmethod
     def of(
@@ -53,16 +59,37 @@ class Data:
     ) -> Data:  # fmt: skip
         """All that is neither black nor clipped; without `highlights`, what an image's highlight covers is left out.
 
-        Only the given channels count.
+        With them, clipped values count as at least so bright, except at the rim of what is clipped: there the picture
+        mixes values with some that are not known. Only the given channels count.
         """
-        value = torch.tensor(evidence.value)
-        use = ((value > BLACK) & (value < WHITE)).float()
-        if highlights:
-            use = (value > BLACK).float()
-        else:
-            use[torch.tensor(evidence.highlight)] = 0
-        use = use * torch.eye(3)[list(channels)].sum(0)
-        return Data(Seen.of(evidence, unit, between), value, use)
+        value = evidence.value.astype(float)
+        use = (value > BLACK) & ~evidence.rim
+        use &= True if highlights else (value < WHITE) & ~evidence.highlight[:, None]
+        use &= np.isin(np.arange(3), list(channels))
+        sigma = np.sqrt(NOISE**2 + (MODEL_ERROR * value) ** 2 + (PLACED_PX * evidence.slope) ** 2)
+        return Data(Seen.of(evidence, unit, between), value, use.astype(float), sigma)
+
+    def matched(self, at: Estimate, parts: Parts) -> Data:
+        """With the noise that this estimate leaves, and with how much of it is common to a point's observations.
+
+        The latter is the design effect: the variance of the free unknowns with errors that are alike at a point
+        (clustered), over that with independent ones.
+        """
+        used = self.use > 0
+        r = _residuals(self, predict(self, at, parts))[used]
+        spare = max(1 - (len(np.unique(self.seen.point)) * used.any(0).sum()) / max(used.sum(), 1), 0.1)
+        scale = float(np.clip(1.4826 * np.median(np.abs(r)) / np.sqrt(spare), QUIETEST, LOUDEST))
+        quiet = replace(self, sigma=self.sigma * scale)
+        system, p = _system(quiet, at, at.free, parts), len(at.free)
+        inverse = np.linalg.pinv(system.bare, hermitian=True)[:p]
+        influence = inverse @ system.each.T
+        if not p:
+            return quiet
+        # What the clip says nothing of has no variance to compare.
+        naive, clustered = inverse[:, :p], influence @ influence.T
+        told = max(np.linalg.matrix_rank(naive, hermitian=True), 1)
+        effect = np.trace(np.linalg.pinv(naive, hermitian=True) @ clustered) / told
+        return replace(quiet, alike=float(np.clip(effect, 1, MOST_ALIKE)))
 
 
 def fit(data: Data, begin: Estimate, free: tuple[str, ...], parts: Parts = PLAIN, steps: int = STEPS) -> Estimate:
@@ -84,7 +111,7 @@ def fit(data: Data, begin: Estimate, free: tuple[str, ...], parts: Parts = PLAIN
             if damping > 1e4:
                 break
             continue
-        gain = (now - after) / max(now, 1e-12)
+        gain = (now - after) / data.alike
         at, now, damping = trial, after, max(damping * 0.2, 1e-7)
         system = _system(data, at, free, parts)
         if gain < SETTLED:
@@ -94,33 +121,64 @@ def fit(data: Data, begin: Estimate, free: tuple[str, ...], parts: Parts = PLAIN
 
 def predict(data: Data, at: Estimate, parts: Parts) -> Float:
     """(K, 3) displayed values, not clipped."""
-    with torch.no_grad():
-        theta, rho, gain = _tensors(at)
-        shown = _shown(theta, data.seen, rho[data.seen.point], gain[data.seen.frame], parts)
-    return shown.numpy().astype(float)
+    return _linearised(data, at, (), parts, slopes=False)[0]
 
 
 def cost(data: Data, at: Estimate, parts: Parts) -> float:
     """The robust cost of the data, without priors."""
-    shown, value = torch.tensor(predict(data, at, parts)), data.value.double()
-    return float((data.use * _robust(value, shown)[0]).sum())
+    r = _residuals(data, predict(data, at, parts))
+    return float((data.use * 0.5 * DOUBTED**2 * np.log1p(r * r / DOUBTED**2)).sum())
 
 
 def residual_rms(data: Data, at: Estimate, parts: Parts) -> float:
     """Median absolute difference (times 1.4826) between displayed and predicted, over the displayed value."""
-    use = data.use.numpy() > 0
-    value = data.value.numpy()
-    return float(1.4826 * np.median(np.abs(predict(data, at, parts)[use] - value[use]) / np.maximum(value[use], 0.05)))
+    use = data.use > 0
+    apart = np.abs(predict(data, at, parts)[use] - data.value[use]) / np.maximum(data.value[use], 0.05)
+    return float(1.4826 * np.median(apart))
 
 
-def _tensors(at: Estimate) -> tuple[Tensor, Tensor, Tensor]:
-    theta = torch.tensor([at.values[n] for n in NAMES], dtype=torch.float32)
-    return theta, torch.tensor(at.log_albedo, dtype=torch.float32), torch.tensor(at.log_gain, dtype=torch.float32)
+def reference(data: Data, at: Estimate, parts: Parts) -> Float:
+    """`predict` by `rendering.physics`, slow: what the kernel is held against."""
+    theta = torch.tensor([at.values[n] for n in NAMES], dtype=torch.float64)
+    rho, gain = torch.tensor(at.log_albedo), torch.tensor(at.log_gain)
+    seen = data.seen.double()
+    diffuse, mirrored = lit(theta, seen, torch.exp(rho)[seen.point], parts)
+    shown = response(theta).displayed(diffuse + mirrored, torch.exp(gain)[seen.frame], seen.uv, clip=False)
+    return shown.numpy()
 
 
-def _shown(theta: Tensor, seen: Seen, rho: Tensor, gain: Tensor, parts: Parts) -> Tensor:
-    diffuse, mirrored = lit(theta, seen, torch.exp(rho), parts)
-    return response(theta).displayed(diffuse + mirrored, torch.exp(gain), seen.uv, clip=False)
+def _linearised(
+    data: Data, at: Estimate, free: tuple[str, ...], parts: Parts, slopes: bool = True
+) -> tuple[Float, Float, Float, Float]:
+    """Displayed values (K, 3), not clipped, and their derivatives by log albedo, log gain (K, 3), free (K, 3, P)."""
+    from endorecon.light import kernel
+
+    seen, k = data.seen, len(data.value)
+    t = np.array([at.values[n] for n in NAMES])
+    indirect = by_scale = np.zeros((0, 3))
+    if seen.indirect is not None:
+        # The scale's derivative by a central difference: a short sum of powers.
+        h, log = 1e-3, t[kernel.LOG_SCALE]
+        low, indirect, high = (
+            summed(seen.indirect, torch.tensor(np.exp(log + d)), seen.walls).numpy().astype(float) for d in (-h, 0, h)
+        )
+        by_scale = (high - low) / (2 * h)
+    shape = (k, 3) if slopes else (0, 3)
+    shown, by_albedo, by_gain = np.empty((k, 3)), np.zeros(shape), np.zeros(shape)
+    by_free = np.zeros((*shape, len(free)))
+    kernel.predict(
+        t, 2 if parts.pair else 1, parts.film, np.array([NAMES.index(n) for n in free], np.int64),
+        seen.points.numpy(), seen.normals.numpy(), seen.uv.numpy(), indirect, by_scale, seen.point.numpy(),
+        seen.frame.numpy(), at.log_albedo, at.log_gain, shown, by_albedo, by_gain, by_free,
+    )  # fmt: skip
+    return shown, by_albedo, by_gain, by_free
+
+
+def _residuals(data: Data, shown: Float) -> Float:
+    """Displayed less predicted in standard deviations; a clipped value says that there was at least this much light."""
+    r = (data.value - shown) / data.sigma
+    r[(data.value >= WHITE) & (shown > data.value)] = 0
+    return r
 
 
 @dataclass(frozen=True)
@@ -129,6 +187,7 @@ class System:
 
     matrix: Float
     gradient: Float
+    bare: Float  # the matrix without what is believed beforehand
     each: Float  # (M, P + 3 F): each point's own gradient, its albedo having followed
     back: Float  # (M * 3, P + 3 F): sum of w a J of each albedo
     own: Float  # (M * 3,): sum of w a a
@@ -140,82 +199,39 @@ def _objective(data: Data, at: Estimate, free: tuple[str, ...], parts: Parts) ->
     frames = len(at.log_gain)
     unused = np.zeros((len(free) + 3 * frames,) * 2), np.zeros(len(free) + 3 * frames)
     spread = float(((at.log_albedo - at.log_albedo.mean()) ** 2).sum())
-    return cost(data, at, parts) + 0.5 * spread * ALBEDO_STD**-2 + _priors(at, free, frames, *unused)
+    return cost(data, at, parts) + 0.5 * spread * ALBEDO_STD**-2 + _priors(data, at, free, *unused)
 
 
 def _system(data: Data, at: Estimate, free: tuple[str, ...], parts: Parts) -> System:
-    theta, rho, gain = _tensors(at)
-    seen, frames, points = data.seen, len(at.log_gain), len(at.log_albedo)
-    rho_k, gain_k = rho[seen.point].requires_grad_(), gain[seen.frame].requires_grad_()
-    shown = _shown(theta, seen, rho_k, gain_k, parts)
-    by_albedo, by_gain = torch.autograd.grad(shown.sum(), (rho_k, gain_k))
-    columns = []
-    for name in free:
-        tangent = torch.zeros_like(theta)
-        tangent[NAMES.index(name)] = 1
-        _, slope = torch.func.jvp(
-            lambda t: _shown(t, seen, rho_k.detach(), gain_k.detach(), parts), (theta,), (tangent,)
-        )  # fmt: skip
-        columns.append(slope)
-    with torch.no_grad():
-        _, r, sigma = _robust(data.value, shown)
-        weight = data.use / (1 + r * r / DOUBTED**2)
-        a, g = (x / sigma for x in (by_albedo, by_gain))
-        j = torch.stack(columns, -1) / sigma[..., None] if columns else torch.zeros(*shown.shape, 0)
-    return _reduced(
-        at, free, frames, points, *(x.detach().numpy().astype(np.float64) for x in (r, weight, a, g, j)),
-        seen.point.numpy(), seen.frame.numpy(),
-    )  # fmt: skip
+    """The robust normal equations about an estimate, albedos eliminated."""
+    from endorecon.light import kernel
 
-
-def _robust(value: Tensor, shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cauchy's cost, the standardised residual and its standard deviation, (K, 3) each."""
-    sigma = torch.sqrt(NOISE**2 + (MODEL_ERROR * value) ** 2)
-    # A clipped value says that there was at least this much light.
-    r = torch.where((value >= WHITE) & (shown > value), torch.zeros_like(shown), value - shown) / sigma
-    return 0.5 * DOUBTED**2 * torch.log1p(r * r / DOUBTED**2), r, sigma
-
-
-def _reduced(
-    at: Estimate, free: tuple[str, ...], frames: int, points: int, r: Float, w: Float, a: Float, g: Float, j: Float,
-    point: NDArray[np.int64], frame: NDArray[np.int64],
-) -> System:  # fmt: skip
-    """Sum the rows (K, 3) up and eliminate the albedos."""
-    p, n = len(free), len(free) + 3 * frames
-    cell = (point[:, None] * 3 + np.arange(3)).ravel()
-    gained = (frame[:, None] * 3 + np.arange(3)).ravel()
-    r, w, a, g, j = r.ravel(), w.ravel(), a.ravel(), g.ravel(), j.reshape(-1, p) if p else np.zeros((r.size, 0))
-    matrix, gradient = np.zeros((n, n)), np.zeros(n)
-    matrix[:p, :p] = (j * w[:, None]).T @ j
-    gradient[:p] = j.T @ (w * r)
-    matrix[np.arange(p, n), np.arange(p, n)] = np.bincount(gained, w * g * g, 3 * frames)
-    gradient[p:] = np.bincount(gained, w * g * r, 3 * frames)
-    back = np.zeros((3 * points, n))
-    for k in range(p):
-        matrix[k, p:] = matrix[p:, k] = np.bincount(gained, w * g * j[:, k], 3 * frames)
-        back[:, k] = np.bincount(cell, w * a * j[:, k], 3 * points)
-    np.add.at(back, (cell, p + gained), w * a * g)
-    middle = at.log_albedo.mean()
-    own = np.bincount(cell, w * a * a, 3 * points) + ALBEDO_STD**-2
-    gap = middle - at.log_albedo.ravel()
-    pull = np.bincount(cell, w * a * r, 3 * points) + gap * ALBEDO_STD**-2
-    each = np.zeros((points, n))
-    for k in range(p):
-        each[:, k] = np.bincount(cell // 3, w * r * j[:, k], points)
-    np.add.at(each, (cell // 3, p + gained), w * r * g)
+    shown, by_albedo, by_gain, by_free = _linearised(data, at, free, parts)
+    r = _residuals(data, shown)
+    weight = data.use / (1 + r * r / DOUBTED**2)
+    a, g, j = by_albedo / data.sigma, by_gain / data.sigma, by_free / data.sigma[..., None]
+    frames, points = len(at.log_gain), len(at.log_albedo)
+    n = len(free) + 3 * frames
+    matrix, gradient, back, each = np.zeros((n, n)), np.zeros(n), np.zeros((3 * points, n)), np.zeros((points, n))
+    own, pull = np.full(3 * points, ALBEDO_STD**-2), (at.log_albedo.mean() - at.log_albedo.ravel()) * ALBEDO_STD**-2
+    kernel.summed_up(
+        r, weight, a, g, j, data.seen.point.numpy(), data.seen.frame.numpy(), matrix, gradient, back, own, pull, each
+    )
+    matrix = np.triu(matrix) + np.triu(matrix, 1).T
     each -= (back * (pull / own)[:, None]).reshape(points, 3, n).sum(1)
     matrix -= back.T @ (back / own[:, None])
     gradient -= back.T @ (pull / own)
-    _priors(at, free, frames, matrix, gradient)
-    return System(matrix, gradient, each, back, own, pull)
+    bare = matrix.copy()
+    _priors(data, at, free, matrix, gradient)
+    return System(matrix, gradient, bare, each, back, own, pull)
 
 
-def _priors(at: Estimate, free: tuple[str, ...], frames: int, matrix: Float, gradient: Float) -> float:
+def _priors(data: Data, at: Estimate, free: tuple[str, ...], matrix: Float, gradient: Float) -> float:
     """Add what is believed beforehand of unknowns and gains; returns its cost."""
-    cost, p = 0.0, len(free)
+    cost, p, frames = 0.0, len(free), len(at.log_gain)
     for k, name in enumerate(free):
         u = UNKNOWNS[name]
-        gap, weight = u.mean - at.values[name], ALIKE * u.std**-2
+        gap, weight = u.mean - at.values[name], data.alike * u.std**-2
         matrix[k, k] += weight
         gradient[k] += gap * weight
         cost += 0.5 * weight * gap**2
