@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--scenes", nargs="*", default=["colon:11", "tissue:12", "abdomen:13", "passage:14"])
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--size", type=int, nargs=2, default=(256, 208))
-    parser.add_argument("--baseline", type=float, default=4.0, help="mm")
+    parser.add_argument("--baseline", type=float, help="mm; by default the eyes are as far apart as the clip's lamps")
     parser.add_argument("--lamp", type=float, help="mm")
     args = parser.parse_args()
     for name in args.scenes:
@@ -49,11 +49,14 @@ def main() -> int:
         folder = args.out / (f"{scene}_{seed}" + (f"_lamp{args.lamp:g}" if args.lamp is not None else ""))
         degrees = 65 if scene in ("abdomen", "tissue") else 90
         clip = prepare(scene, int(seed), args.frames, Camera.from_fov(*args.size, np.radians(degrees)), FPS)
+        sides = np.array([lamp.position_mm for lamp in clip.look.lights])
+        # A narrow passage has a thin endoscope: with 4 mm the right eye would look at it through the wall.
+        baseline = args.baseline or float(np.linalg.norm(np.ptp(sides, axis=0)))
         if args.lamp is not None:
             lamp = SpotLight((args.lamp, 0.0, 0.0), exponent=1.0, cutoff_rad=float(np.radians(110)))
             clip = replace(clip, look=replace(clip.look, lights=(lamp,)))
-        run = filmed(clip, folder, args.baseline)
-        report(folder.name, run, clip, folder, args.baseline)
+        run = filmed(clip, folder, baseline)
+        report(folder.name, run, clip, folder, baseline)
     return 0
 
 
