@@ -35,7 +35,7 @@ BENT_PX, BENT_USUAL, BENT_COLOURED = 2.2, 1.4, 0.6
 COLOUR_SHIFT = 0.018  # of the shares of red and blue in the light
 EXPOSURE, EXPOSED_FRAMES = 1.13, 90
 # A cut between scenes of the same colours: more change than usual, hardly anything that could be followed, unlike.
-CUT_CHANGE, CUT_FOLLOWED, CUT_ALIKE = 3.0, 0.25, 0.84
+CUT_CHANGE, CUT_FOLLOWED, CUT_ALIKE = 3.0, 0.3, 0.84
 # More veil than in the clip's clearest frames, and the share of their contrast that is left.
 VEIL_MORE, VEIL_CONTRAST = 0.2, 0.65
 COLOURLESS, TOOL_SHARE, TOOL_MORE = 0.22, 0.5, 0.4  # saturation of steel; share of the picture, and how much more
