@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from functools import cache
@@ -207,7 +208,9 @@ def quickly(name: str) -> list[np.ndarray]:
 
 def rendered(folder: Path, name: str) -> Path:
     clip = folder / name
-    if not (clip / "mesh.ply").is_file():
+    if clip.is_dir() and len(list((clip / "rgb").glob("*.jpg"))) < FRAMES:
+        shutil.rmtree(clip)  # an earlier call was stopped
+    if not clip.is_dir():
         scene, seed = name.rsplit("_", 1)
         simulate(scene, int(seed), FRAMES, None, 30.0, clip, extras=False)
     return clip

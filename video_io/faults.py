@@ -35,11 +35,11 @@ BENT_PX, BENT_USUAL, BENT_COLOURED = 2.2, 1.4, 0.6
 COLOUR_SHIFT = 0.018  # of the shares of red and blue in the light
 EXPOSURE, EXPOSED_FRAMES = 1.13, 90
 # A cut between scenes of the same colours: more change than usual, hardly anything that could be followed, unlike.
-CUT_CHANGE, CUT_FOLLOWED, CUT_ALIKE = 3.0, 0.25, 0.84
+CUT_CHANGE, CUT_FOLLOWED, CUT_ALIKE = 3.0, 0.3, 0.84
 # More veil than in the clip's clearest frames, and the share of their contrast that is left.
 VEIL_MORE, VEIL_CONTRAST = 0.2, 0.65
 COLOURLESS, TOOL_SHARE, TOOL_MORE = 0.22, 0.5, 0.4  # saturation of steel; share of the picture, and how much more
-STEEL_COLOURLESS, STEEL = 0.12, 0.85  # less colour than pale tissue; share of it that no scene has: that is no cut
+STEEL_COLOURLESS, STEEL_MORE = 0.12, 0.35  # less colour than pale tissue; more of it than a cut brings
 _PARTS = (10, 8)
 
 FROZEN, COVERED = "the picture is frozen", "fluid on the lens"
@@ -177,8 +177,9 @@ class Watch:
             filled = self._is_filled(look, [usual, *([] if settled else self.usual)])
         else:
             bare, filled = look.coarse < BARE_CONTRAST, False
-        # After a fault or a frozen picture another scene is a gap, and no cut.
-        if not bare and look.steel < STEEL and not self.faulty and not self.same and self._is_cut(frame, change):
+        # After a fault or a frozen picture another scene is a gap, and no cut; nor is a tool that comes quickly.
+        steel = look.steel - (self.usual[-1].steel if self.usual else 0.0)
+        if not bare and steel < STEEL_MORE and not self.faulty and not self.same and self._is_cut(frame, change):
             return Fault("cut", "a cut (another scene begins)")
         if filled:
             return Fault("tool", FILLED, hopeless=True)
