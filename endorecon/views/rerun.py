@@ -39,7 +39,7 @@ _KEYFRAME_COLOR = (224, 224, 224, 110)
 _FIGURES_AT_ONCE = 10
 # Of a run that goes on the file gets what is logged in pieces of so many seconds: for each piece the writer remembers
 # 1.5 kB up to the end, which in pieces of the usual 0.2 s were 300 MB an hour.
-_PIECE_S, _PIECE_BYTES, _FIGURES_AT_ONCE_RUNNING = 5.0, 8 << 20, 100
+_PIECE_S, _PIECE_BYTES, _FIGURES_AT_ONCE_RUNNING = 10.0, 8 << 20, 200
 _POINT_STRIDE = 6
 _MOMENTS = 100  # of Gaussians that move, 1 MB each
 _PATH_WIDTH, _FRUSTUM_WIDTH, _POINT_SIZE = -2.0, -0.75, -1.5  # negative: in screen points, whatever the scene's unit

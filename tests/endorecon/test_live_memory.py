@@ -16,6 +16,7 @@ import pytest
 from endorecon.commands.base import named_input
 from endorecon.forgetting import Memory
 from endorecon.live import Network
+from endorecon.memory import return_large_blocks
 from endorecon.pace import Pace
 from endorecon.rows import Rising, Rows
 from endorecon.run import FrameRow
@@ -180,6 +181,7 @@ def test_the_memory_of_a_reserved_surface_is_taken_at_once() -> None:
     def resident() -> float:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
+    return_large_blocks()  # as a live run does
     TsdfScene(1.0, max_blocks=8)  # compiles
     before = resident()
     usual = TsdfScene(1.0, max_blocks=4000)
