@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,14 +81,12 @@ def reconstruct_video(
     Where that folder holds a run that was killed, the run goes on where it was, to the same result.
 
     Args:
-        input: the video or folder.
-        out: the run folder to make.
+        input, out: the video or folder; the run folder to make.
         camera: calibration of the input's whole image; without it the data set's is taken, or one is estimated.
         model, adapter, accept_licence: depth model and its adapter, as `load_estimator` takes them.
         poses, poses_unit: where the camera's poses come from, as `open_poses` takes them.
         every, max_frames, fps: which frames, and the rate of inputs that have no times.
-        scene: the kind of scene, a name in `endorecon.scenes`; splat_minutes: time to train Gaussians for.
-        splat_choice: how Gaussians are trained.
+        scene: a name in `endorecon.scenes`; splat_minutes, splat_choice: time to train Gaussians for, and how.
         refine: `light` improves the fused surface by the endoscope's own light, `none` leaves it.
         live, overwrite: open a viewer that shows the work; replace the run that `out` holds.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
@@ -104,8 +102,7 @@ def reconstruct_video(
     options = {
         "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
         "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "scene": scene,
-        "splat_minutes": splat_minutes, "surfels": splat_choice.surfels, "splat_growth": splat_choice.growth,
-        "splat_poses": splat_choice.poses, "refine": refine,
+        "splat_minutes": splat_minutes, "splat_choice": asdict(splat_choice), "refine": refine,
     }  # fmt: skip
     make_scene, improve = _scene_maker(scene, splat_minutes), _improver(refine)
     go_on = is_unfinished(out) and not overwrite
