@@ -7,8 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,6 @@ from video_io.frame import Frame
 from video_io.sources import Source, open_source
 
 if TYPE_CHECKING:
-    from endorecon.tracking.observation import Observation
     from foundation_adapters.estimator import Estimator
 
 # Endoscopes see 55 to 100 degrees across the image, most of them.
@@ -83,13 +81,12 @@ def reconstruct_video(
     Where that folder holds a run that was killed, the run goes on where it was, to the same result.
 
     Args:
-        input: the video or folder.
-        out: the run folder to make.
+        input, out: the video or folder; the run folder to make.
         camera: calibration of the input's whole image; without it the data set's is taken, or one is estimated.
         model, adapter, accept_licence: depth model and its adapter, as `load_estimator` takes them.
         poses, poses_unit: where the camera's poses come from, as `open_poses` takes them.
         every, max_frames, fps: which frames, and the rate of inputs that have no times.
-        scene, splat_minutes, splat_choice: the kind of scene, by name; how long, and how, Gaussians are trained.
+        scene: a name in `endorecon.scenes`; splat_minutes, splat_choice: time to train Gaussians for, and how.
         refine: `light` improves the fused surface by the endoscope's own light, `none` leaves it.
         live, overwrite: open a viewer that shows the work; replace the run that `out` holds.
         progress: called with a stage's name, frames done, and how many there are, where that is known.
@@ -105,7 +102,7 @@ def reconstruct_video(
     options = {
         "input": str(input), "camera": camera, "model": model, "adapter": adapter, "poses": poses,
         "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "scene": scene,
-        "splat_minutes": splat_minutes, **splat_choice.options(), "refine": refine,
+        "splat_minutes": splat_minutes, "splat_choice": asdict(splat_choice), "refine": refine,
     }  # fmt: skip
     make_scene, improve = _scene_maker(scene, splat_minutes), _improver(refine)
     go_on = is_unfinished(out) and not overwrite
@@ -142,15 +139,12 @@ def reconstruct_video(
         setting = Setting(run.path / "scene", 60 * splat_minutes, splat_choice, progress, work.keep, work.kept)
         result = reconstruct(
             clip, estimator, tracker, lambda depth: make_scene(depth, setting),
-            partial(_save_depth, run), view, work, clock, progress, intrinsics.prior, improve,
+            lambda o: run.depth(o.frame.index, o.depth, o.confidence), view, work, clock, progress, intrinsics.prior,
+            improve,
         )  # fmt: skip
         finish_run(run, clip, result, given, intrinsics, estimator, work.resumed, clock, begun, doubts.result())
         view.finished(read_run(run.path))
     return run.path
-
-
-def _save_depth(run: RunWriter, seen: Observation) -> None:
-    run.depth(seen.frame.index, seen.depth, seen.confidence)
 
 
 def _looked_at(input: Path, source: Source, camera: Path | None) -> tuple[Clip, Future[list[str]]]:

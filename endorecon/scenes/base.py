@@ -28,10 +28,6 @@ class SplatChoice:
     growth: str = "default"
     poses: bool = False
 
-    def options(self) -> dict[str, Any]:
-        """By the names that `reconstruct` has for them, for run.yaml."""
-        return {"surfels": self.surfels, "splat_growth": self.growth, "splat_poses": self.poses}
-
 
 USUAL = SplatChoice()
 

@@ -48,6 +48,31 @@ LOW = np.float32(-LOG2E)  # of |d|^2: the pixel's filter, in powers of two
 LN2 = np.float32(1 / LOG2E)
 
 
+@njit(cache=True, error_model="numpy")
+def _write_tile(buffer, colours, left, top, color, alpha_, depth, normal, median, distortion, middle):
+    # type: ignore[no-untyped-def]
+    """A tile's part of the images, from the sums that `composite` leaves in its buffer."""
+    height, width = alpha_.shape
+    base = PIXELS * (4 + colours)  # of a pixel's first disparity, and so on
+    for j in range(min(TILE, height - top)):
+        for i in range(min(TILE, width - left)):
+            p, v, u = j * TILE + i, top + j, left + i
+            shown, q = ONE - abs(buffer[p]), base + p
+            alpha_[v, u] = shown
+            for f in range(colours):
+                color[v, u, f] = buffer[p + PIXELS * (1 + f)]
+            for f in range(3):
+                normal[v, u, f] = buffer[p + PIXELS * (1 + colours + f)]
+            depth[v, u], distortion[v, u], median[v, u] = NOUGHT, NOUGHT, NOUGHT
+            if shown > EMPTY:
+                first, second = buffer[q + PIXELS], buffer[q + 2 * PIXELS]
+                depth[v, u] = ONE / (buffer[q] + first / shown)
+                distortion[v, u] = max(shown * second - first * first, NOUGHT)
+            middle[v, u] = buffer[q + 4 * PIXELS]
+            if middle[v, u] >= NOUGHT:
+                median[v, u] = ONE / buffer[q + 3 * PIXELS]
+
+
 @lru_cache
 def forward_kernel(colours: int) -> Any:
     """The kernel for this many channels of colour."""
@@ -127,24 +152,7 @@ def forward_kernel(colours: int) -> Any:
                 if _all_full(buffer):
                     break
             ends[tile] = at
-            for j in range(min(TILE, height - top)):
-                for i in range(min(TILE, width - left)):
-                    p, v_, u_ = j * TILE + i, top + j, left + i
-                    shown = ONE - abs(buffer[p])
-                    alpha_[v_, u_] = shown
-                    for f in range(colours):
-                        color[v_, u_, f] = buffer[p + PIXELS * (1 + f)]
-                    for f in range(3):
-                        normal[v_, u_, f] = buffer[p + PIXELS * (1 + colours + f)]
-                    depth[v_, u_], distortion[v_, u_], median[v_, u_] = NOUGHT, NOUGHT, NOUGHT
-                    if shown > EMPTY:
-                        q = base + p
-                        s1, s2 = buffer[q + PIXELS], buffer[q + 2 * PIXELS]
-                        depth[v_, u_] = ONE / (buffer[q] + s1 / shown)
-                        distortion[v_, u_] = max(shown * s2 - s1 * s1, NOUGHT)
-                    if buffer[p + last] >= NOUGHT:
-                        median[v_, u_] = ONE / buffer[base + p + 3 * PIXELS]
-                    middle[v_, u_] = buffer[p + last]
+            _write_tile(buffer, colours, left, top, color, alpha_, depth, normal, median, distortion, middle)
 
     return composite
 
@@ -156,10 +164,9 @@ def _start_gradient(colours: int) -> Any:
     gradient; the features' gradients."""
 
     @njit(nogil=True, cache=True, error_model="numpy")
-    def start(
-        buffer, left, top, width, height, color, alpha, depth, normal, median, distortion, middle, g_color, g_alpha,
-        g_depth, g_normal, g_median, g_distortion,
-    ):  # type: ignore[no-untyped-def]  # fmt: skip
+    def start(buffer, left, top, width, height, images, g_images):  # type: ignore[no-untyped-def]
+        color, alpha, depth, normal, median, distortion, middle = images
+        g_color, g_alpha, g_depth, g_normal, g_median, g_distortion = g_images
         start_tile(buffer, left, top, width, height)
         buffer[PIXELS:] = NOUGHT
         for j in range(min(TILE, height - top)):
@@ -200,6 +207,24 @@ def _write_sums(sums_, s, features, a0, a1, b0, b1, opacity, ex, ey, summed):  #
         sums_[s + GRADIENT_HEAD + f] = summed[MOMENTS + f]
 
 
+@njit(cache=True)
+def _fold(folded, features, summed, m, mu, mux, muy, mv, mvx, mvy, me, mex, mey, mlx, mly, md):
+    # type: ignore[no-untyped-def]
+    """Sums over the lanes of the moments and of the features, for `_write_sums`."""
+    two = splat(np.float32(2))
+    store(summed, 0, sums(m, mu, mux, muy, mv, mvx, mvy, me))
+    store(summed, HALF, sums(
+        mex, mey, two * mlx, two * mly, md, _part(folded, 0, features), _part(folded, 1, features),
+        _part(folded, 2, features),
+    ))  # fmt: skip
+    for f in range(3, features, 8):
+        store(summed, HALF * ((f + 13) // 8), sums(
+            _part(folded, f, features), _part(folded, f + 1, features), _part(folded, f + 2, features),
+            _part(folded, f + 3, features), _part(folded, f + 4, features), _part(folded, f + 5, features),
+            _part(folded, f + 6, features), _part(folded, f + 7, features),
+        ))  # fmt: skip
+
+
 @lru_cache
 def backward_kernel(colours: int) -> Any:
     """The gradient of `forward_kernel`'s images."""
@@ -208,15 +233,12 @@ def backward_kernel(colours: int) -> Any:
 
     @njit(nogil=True, cache=True, error_model="numpy")
     def gradient(
-        worker, workers, order, starts, ends, listed, slots, rows, width, height, color, alpha_, depth, normal, median,
-        distortion, middle, g_color, g_alpha, g_depth, g_normal, g_median, g_distortion, sums_,
+        worker, workers, order, starts, ends, listed, slots, rows, width, height, images, g_images, sums_
     ):  # type: ignore[no-untyped-def]  # fmt: skip
-        """Sums over the pixels of every `workers`-th tile of `order`.
+        """Sums over the pixels of every `workers`-th tile of `order`, given what `composite` took and left.
 
         Args:
-            order ... middle: as `composite` took and left them.
-            slots: (M,) the row of `sums_` that each place of `listed` owns.
-            g_color ... g_distortion: the loss's gradient, like the images.
+            slots: (M,) rows of `sums_` by place of `listed`. images: colour ... middle; g_images: by all but the last.
             sums_: (M * (GRADIENT_HEAD + features),) written: gradient of x, y, A, opacity, tilt, disparity, features.
         """
         across, stride, long = (width + TILE - 1) // TILE, HEAD + features, GRADIENT_HEAD + features
@@ -226,10 +248,7 @@ def backward_kernel(colours: int) -> Any:
         for turn in range(worker, order.size, workers):
             tile = order[turn]
             left, top = (tile % across) * TILE, (tile // across) * TILE
-            start(
-                buffer, left, top, width, height, color, alpha_, depth, normal, median, distortion, middle, g_color,
-                g_alpha, g_depth, g_normal, g_median, g_distortion,
-            )  # fmt: skip
+            start(buffer, left, top, width, height, images, g_images)
             for k in range(starts[tile], ends[tile]):
                 r, s = listed[k] * stride, slots[k] * long
                 x, y = rows[r] - np.float32(left + 0.5), rows[r + 1] - np.float32(top + 0.5)
@@ -238,8 +257,7 @@ def backward_kernel(colours: int) -> Any:
                 i0, i1 = _reach(x, rows[r + 7])
                 j0, j1 = _reach(y, rows[r + 8])
                 place = splat(np.float32(k - starts[tile]))
-                for f in range(features):
-                    store(folded, f * HALF, none)
+                folded[:] = NOUGHT
                 m, mu, mux, muy, mv, mvx, mvy = none, none, none, none, none, none, none
                 me, mex, mey, mlx, mly, md = none, none, none, none, none, none
                 for i in range(i0 & HALF, i1 + 1, HALF):
@@ -273,18 +291,15 @@ def backward_kernel(colours: int) -> Any:
                             store(folded, f * HALF, fused(weight, g, load(folded, f * HALF)))
                         behind = load(buffer, p + PIXELS) - weight * dot
                         store(buffer, p + PIXELS, behind)
-                        # the gradient by this surfel's disparity
                         chosen = load(buffer, p + 6 * PIXELS)
                         at = choose(both(chosen >= place, place >= chosen), load(buffer, p + 7 * PIXELS), NOUGHT)
-                        at = fused(weight, by + bend + bend, at)
+                        at = fused(weight, by + bend + bend, at)  # the gradient by this surfel's disparity
                         md = fused(at, ratio, md)
-                        # alpha times the loss's gradient by alpha; what is cut off at MOST does not move
                         slope = weight * dot - behind * alpha / (ONE - alpha)
                         slope = choose(both(on, splat(MOST) > alpha), slope, NOUGHT)
-                        m = m + slope
                         on_plane = choose(flat, slope, NOUGHT)
                         filtered = slope - on_plane
-                        nl = nl + filtered
+                        m, nl = m + slope, nl + filtered
                         mly = fused(filtered, splat(dy), mly)
                         back = choose(flat, (np.float32(2) * LN2) * on_plane * over, NOUGHT)
                         gu, gv = NOUGHT - back * u, NOUGHT - back * v
@@ -294,18 +309,7 @@ def backward_kernel(colours: int) -> Any:
                         ne, mey = ne + ge, fused(ge, splat(dy), mey)
                     mu, mux, mv, mvx = mu + nu, fused(nu, dx, mux), mv + nv, fused(nv, dx, mvx)
                     me, mex, mlx = me + ne, fused(ne, dx, mex), fused(nl, dx, mlx)
-                two = splat(np.float32(2))
-                store(summed, 0, sums(m, mu, mux, muy, mv, mvx, mvy, me))
-                store(summed, HALF, sums(
-                    mex, mey, two * mlx, two * mly, md, _part(folded, 0, features), _part(folded, 1, features),
-                    _part(folded, 2, features),
-                ))  # fmt: skip
-                for f in range(3, features, 8):
-                    store(summed, HALF * ((f + 13) // 8), sums(
-                        _part(folded, f, features), _part(folded, f + 1, features), _part(folded, f + 2, features),
-                        _part(folded, f + 3, features), _part(folded, f + 4, features), _part(folded, f + 5, features),
-                        _part(folded, f + 6, features), _part(folded, f + 7, features),
-                    ))  # fmt: skip
+                _fold(folded, features, summed, m, mu, mux, muy, mv, mvx, mvy, me, mex, mey, mlx, mly, md)
                 _write_sums(sums_, s, features, a0, a1, b0, b1, opacity, ex, ey, summed)
             # Those beyond where the tile was full are seen by nobody.
             for k in range(ends[tile], starts[tile + 1]):

@@ -98,7 +98,7 @@ def _backward(job: Job, s: _State, g_images: tuple[Floats, ...]) -> tuple[NDArra
     with scratch(len(s.listed) * (GRADIENT_HEAD + colours + 3)) as sums:
         share(
             lambda i, of: kernel(
-                i, of, s.order, s.starts, s.ends, s.listed, s.slots, s.rows, w, h, *s.images, s.middle, *g_images, sums
+                i, of, s.order, s.starts, s.ends, s.listed, s.slots, s.rows, w, h, (*s.images, s.middle), g_images, sums
             ),
             workers,
         )  # fmt: skip
