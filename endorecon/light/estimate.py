@@ -212,7 +212,10 @@ def averaged(data: Data, log: Float) -> tuple[Float, Float]:
 
     def mean(of: Float, cell: NDArray[np.int64], count: int) -> Float:
         sums = [(np.bincount(cell, use[:, c] * of[:, c], count), np.bincount(cell, use[:, c], count)) for c in range(3)]
-        return np.stack([total / np.maximum(weight, 1e-3) for total, weight in sums], 1)
+        # Where nothing was seen: as usual.
+        usual = [total.sum() / max(weight.sum(), 1e-3) for total, weight in sums]
+        told = zip(sums, usual, strict=True)
+        return np.stack([np.where(w > 0, total / np.maximum(w, 1e-3), u) for (total, w), u in told], 1)
 
     for _ in range(12):
         rho = mean(log - gain[frame], point, points)
