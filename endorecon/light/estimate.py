@@ -31,6 +31,7 @@ SMOOTHING = 4
 LIGHT = ("log_gamma", "shoulder", "vignette", "exponent", "tilt_x", "tilt_y", "x", "y", "z")
 ROUNDS = 2
 """How often light between surfaces is traced anew, from the albedo that was found with it."""
+AGREEING = 2  # times that it is traced in the end, for the albedo of the colour that the fit leaves out
 ROUGHNESSES = (0.15, 0.22, 0.32, 0.45)
 FILM_GAIN = 10.0
 """How much the robust cost has to fall for a highlight to be believed, over how many observations err alike."""
@@ -166,6 +167,14 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
     other = tuple(n for n in (*at.free, "falloff") if n != "log_gamma")
     falloff = solver.fit(seen, known, other, parts)
     at = settled(data(wet, 3), at, parts)
+    if tracer is not None:
+        # The palest colour was no part of the fit: its walls and its light between them have to agree in the end.
+        at, walls = at.with_values(log_scale=0.0), at.log_albedo
+        for number in range(AGREEING):
+            walls = 0.5 * (walls + at.log_albedo)
+            tracer.paint(between.over_mesh(mesh, evidence, scale * np.exp(walls)))
+            traced = between.traced(tracer, evidence, at.lamp(), ROUNDS + number)
+            at = settled(data(wet, 3), at, parts)
     rms = solver.residual_rms(data(wet), at, parts)
     return Fits(evidence, at, joint, falloff, scale, scale_std, tracer, rms, flat, parts)
 
@@ -174,7 +183,9 @@ def settled(data: Data, at: Estimate, parts: Parts) -> Estimate:
     """The estimate with albedos and gains of all colours fitted, light and response left as they are."""
     from endorecon.light import solver
 
-    found = solver.fit(data, at, (), parts, steps=8)
+    # A colour that was left out may be far off, where robust weights would count all of it as outliers.
+    wide = solver.fit(replace(data, sigma=20 * data.sigma), at, (), parts, steps=8)
+    found = solver.fit(data, wide, (), parts, steps=12)
     return replace(at, log_albedo=found.log_albedo, log_gain=found.log_gain)
 
 
@@ -201,7 +212,10 @@ def averaged(data: Data, log: Float) -> tuple[Float, Float]:
 
     def mean(of: Float, cell: NDArray[np.int64], count: int) -> Float:
         sums = [(np.bincount(cell, use[:, c] * of[:, c], count), np.bincount(cell, use[:, c], count)) for c in range(3)]
-        return np.stack([total / np.maximum(weight, 1e-3) for total, weight in sums], 1)
+        # Where nothing was seen: as usual.
+        usual = [total.sum() / max(weight.sum(), 1e-3) for total, weight in sums]
+        told = zip(sums, usual, strict=True)
+        return np.stack([np.where(w > 0, total / np.maximum(w, 1e-3), u) for (total, w), u in told], 1)
 
     for _ in range(12):
         rho = mean(log - gain[frame], point, points)

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from endorecon.light.estimate import Fits
 
 Float = NDArray[np.float64]
+Float32 = NDArray[np.float32]
 Indirect = Callable[[Float, Float], "NDArray[np.float32] | float"]
 Progress = Callable[[str, int, int | None], None]
 
 STRIDE = 2  # every so many pixels, in rows and columns
-SMOOTHNESS = 0.5  # weight of a neighbour's albedo beside one measured value's
+SMOOTHNESS = 0.02  # weight of a neighbour's albedo beside all that was measured at a usual vertex
 DARKEST, PALEST = 0.002, 0.99
 NO_FILM_ROUGHNESS = 0.35
 
@@ -44,18 +45,18 @@ def painted(
     curve = CameraResponse.of(np.exp(best.values["log_gamma"]), best.values["shoulder"], best.values["vignette"])
     number = {int(index): f for f, index in enumerate(fits.evidence.frames)}
     caster, albedo = Caster(mesh), coarse.astype(float)
-    total, weight = np.zeros((len(mesh.vertices), 3)), np.zeros((len(mesh.vertices), 3))
+    corner, shares, values, weights = [], [], [], []
     for done, sight in enumerate(sights):
         f = number[sight.frame.index]
         corners, part, value, w = _measured(
             caster, normals, sight, light, curve, np.exp(log_gain[f]), roughness, film, albedo,
             _between(fits, sight.world_from_cam),
         )  # fmt: skip
-        for k in range(3):
-            np.add.at(total, corners[:, k], part[:, k, None] * w * value)
-            np.add.at(weight, corners[:, k], part[:, k, None] * w)
+        for kept, rows in zip((corner, shares, values, weights), (corners, part, value, w), strict=True):
+            kept.append(rows.astype(np.int32 if rows is corners else np.float32))
         progress("albedo", done + 1, len(sights))
-    albedo = _smoothed(mesh, total, weight, coarse)
+    rows = (np.concatenate(kept) for kept in (corner, shares, values, weights))
+    albedo, weight = _fitted(mesh, *rows, coarse)
     return _lighting(mesh, fits, told, unit, albedo, weight, roughness, film)
 
 
@@ -114,23 +115,37 @@ def _measured(
     return corners, part, measured, weight
 
 
-def _smoothed(mesh: Mesh, total: Float, weight: Float, coarse: Float) -> Float:
-    """Albedo (V, 3) that is what was measured where much was, and its neighbours' where little was."""
-    from scipy.sparse import coo_matrix, diags
+def _fitted(
+    mesh: Mesh, corners: NDArray[np.int32], shares: Float32, values: Float32, weights: Float32, coarse: Float
+) -> tuple[Float, Float]:  # fmt: skip
+    """Albedo (V, 3) whose interpolation over the faces is what was measured, by least squares; its neighbours' where
+    little was. And how much was measured at each vertex, (V, 3).
+
+    Args:
+        corners, shares: (N, 3) of the measured pixels. values, weights: (N, 3), a column a colour.
+        coarse: (V, 3), where nothing was measured far and wide.
+    """
+    from scipy.sparse import csr_matrix, diags
     from scipy.sparse.linalg import cg
 
-    n = len(mesh.vertices)
+    n, count = len(mesh.vertices), len(corners)
+    place = csr_matrix((shares.ravel(), corners.ravel(), np.arange(0, 3 * count + 1, 3)), (count, n))
     edges = np.concatenate([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]])
-    near = coo_matrix((np.ones(2 * len(edges)), np.concatenate([edges, edges[:, ::-1]]).T), (n, n)).tocsr()
+    near = csr_matrix((np.ones(2 * len(edges)), np.concatenate([edges, edges[:, ::-1]]).T), (n, n))
     near.data[:] = 1
-    unit = SMOOTHNESS * max(float(np.median(weight[weight > 0])) if (weight > 0).any() else 1.0, 1e-12) * 0.1
+    apart = diags(np.asarray(near.sum(1)).ravel()) - near
+    seen = np.asarray(place.T @ weights, float)
+    # One stiffness for all colours: it goes by what a usual vertex is seen with.
+    unit = SMOOTHNESS * max(float(np.median(seen[seen > 0])) if (seen > 0).any() else 1.0, 1e-12)
     out = np.empty((n, 3))
     for c in range(3):
-        w = weight[:, c] + 1e-3 * unit
-        system = diags(w + unit * np.asarray(near.sum(1)).ravel()) - unit * near
-        begin = np.where(weight[:, c] > 0, total[:, c] / np.maximum(weight[:, c], 1e-12), coarse[:, c])
-        out[:, c], _ = cg(system, total[:, c] + 1e-3 * unit * coarse[:, c], begin, rtol=1e-4, maxiter=200)
-    return out
+        w = weights[:, c]
+        system = place.T @ diags(w) @ place + unit * apart + 1e-3 * unit * diags(np.ones(n))
+        pull = place.T @ (w * values[:, c]) + 1e-3 * unit * coarse[:, c]
+        mean = np.where(seen[:, c] > 0, (place.T @ (w * values[:, c])) / np.maximum(seen[:, c], 1e-12), coarse[:, c])
+        jacobi = diags(1 / system.diagonal())
+        out[:, c], _ = cg(system, pull, mean, rtol=1e-4, maxiter=200, M=jacobi)
+    return out, seen
 
 
 def _lighting(

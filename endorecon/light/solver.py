@@ -213,7 +213,10 @@ def _system(data: Data, at: Estimate, free: tuple[str, ...], parts: Parts) -> Sy
     frames, points = len(at.log_gain), len(at.log_albedo)
     n = len(free) + 3 * frames
     matrix, gradient, back, each = np.zeros((n, n)), np.zeros(n), np.zeros((3 * points, n)), np.zeros((points, n))
-    own, pull = np.full(3 * points, ALBEDO_STD**-2), (at.log_albedo.mean() - at.log_albedo.ravel()) * ALBEDO_STD**-2
+    # An albedo that nothing is said of stays where it is: colours may be left out and come back.
+    said = np.stack([np.bincount(data.seen.point.numpy(), data.use[:, c], points) for c in range(3)], 1) > 0
+    pull = (said * (at.log_albedo.mean() - at.log_albedo)).ravel() * ALBEDO_STD**-2
+    own = np.full(3 * points, ALBEDO_STD**-2)
     kernel.summed_up(
         r, weight, a, g, j, data.seen.point.numpy(), data.seen.frame.numpy(), matrix, gradient, back, own, pull, each
     )
