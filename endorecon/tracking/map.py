@@ -204,7 +204,7 @@ class Map:
         order = np.lexsort((frame, landmark))
         landmark, pixels, frame = landmark[order], pixels[order], frame[order]
         host = self.host[numbers]
-        members = np.union1d(np.asarray(frames), host)
+        members = np.unique(np.concatenate([frames, host, frame]))
         stays = ~np.isin(members, np.asarray(frames)[fixed:]) | self.poses_stay
         first = host.min() if len(host) else frames[0]
         problem = Problem(

@@ -3,7 +3,8 @@
 Optical flow from frame to frame adds up small errors, all of the same sign when the camera approaches a wall. Here the
 patch in which a landmark was first seen, warped as the predicted pose and the network's depth say, is aligned with the
 present image by inverse-compositional Lucas-Kanade (Baker and Matthews, IJCV 2004), free in position; each patch's
-gain, offset and slope of brightness are taken out, since the lamp moves with the lens and paints its own shading.
+gain and offset are taken out, since the lamp moves with the lens; and of its slope of brightness as much as the lamp's
+shading is likely to have changed: a prior on the slope of the difference, worked in by least squares.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ MOST_SHIFT_PX = 3.0
 LEAST_CORRELATION = 0.5
 LEAST_ZOOM, MOST_ZOOM = 0.4, 3.0
 _ITERATIONS = 8
+# Of a patch's slope of brightness. With noise of deviation n, the lamp's shading deviating by t grey levels a pixel,
+# and q the sum of x^2 over the patch, least squares takes out 1 - (1 + q (t / n)^2)^-1/2: half of it at t = n / 28.
+_SLOPE_SHARE = 0.5
 # A patch whose grey levels deviate less from a plane shows noise, and shading that moves with the lamp; on bare organs
 # such are kept up to this many.
 LEAST_TEXTURE, LEAST_KEPT = 0.9, 100
@@ -143,7 +147,7 @@ def _deviation(grey, pixels, deviation):  # type: ignore[no-untyped-def]
         for r in range(1, side - 1):
             for c in range(1, side - 1):
                 patch[r, c] = _at(grey, pixels[i, 0] + c - RADIUS_PX, pixels[i, 1] + r - RADIUS_PX)
-        _level(patch)
+        _level(patch, 1.0)
         square = 0.0
         for r in range(1, side - 1):
             for c in range(1, side - 1):
@@ -165,9 +169,7 @@ def _align(grey, value, warp, position, correlation):  # type: ignore[no-untyped
                 gx[r, c] = 0.5 * (template[r, c + 1] - template[r, c - 1])
                 gy[r, c] = 0.5 * (template[r + 1, c] - template[r - 1, c])
                 flat[r, c] = template[r, c]
-        _level(flat)
-        _level(gx)
-        _level(gy)
+        slope_x, slope_y, square = _level(flat, _SLOPE_SHARE)
         hxx, hxy, hyy, spread = 0.0, 0.0, 0.0, 0.0
         for r in range(1, side - 1):
             for c in range(1, side - 1):
@@ -176,8 +178,12 @@ def _align(grey, value, warp, position, correlation):  # type: ignore[no-untyped
                 hyy += gy[r, c] * gy[r, c]
                 spread += flat[r, c] * flat[r, c]
         det = hxx * hyy - hxy * hxy
+        # Only now: steps along a ramp of brightness, which tells little of where it is, stay short.
+        _level(gx, _SLOPE_SHARE)
+        _level(gy, _SLOPE_SHARE)
         if spread < 1e-6 or det < 1e-6 * (hxx + hyy) ** 2:
             continue
+        whole = spread + square * (slope_x * slope_x + slope_y * slope_y)
         a00, a01, a10, a11 = warp[i, 0, 0], warp[i, 0, 1], warp[i, 1, 0], warp[i, 1, 1]
         x, y = position[i, 0], position[i, 1]
         for _ in range(_ITERATIONS):
@@ -185,13 +191,16 @@ def _align(grey, value, warp, position, correlation):  # type: ignore[no-untyped
                 for c in range(1, side - 1):
                     u, v = c - radius, r - radius
                     seen[r, c] = _at(grey, x + a00 * u + a01 * v, y + a10 * u + a11 * v)
-            _level(seen)
+            seen_x, seen_y, _ = _level(seen, _SLOPE_SHARE)
             seen_spread, product = 1e-12, 0.0
             for r in range(1, side - 1):
                 for c in range(1, side - 1):
                     seen_spread += seen[r, c] * seen[r, c]
                     product += seen[r, c] * flat[r, c]
-            correlation[i] = product / np.sqrt(seen_spread * spread)
+            # Whether it is the same place is asked of the whole patch: its slope may be the lamp's, but mostly is not.
+            sloped = square * (seen_x * slope_x + seen_y * slope_y)
+            whole_seen = seen_spread + square * (seen_x * seen_x + seen_y * seen_y)
+            correlation[i] = (product + sloped) / np.sqrt(whole_seen * whole)
             gain = np.sqrt(spread / seen_spread)
             bx, by = 0.0, 0.0
             for r in range(1, side - 1):
@@ -209,8 +218,11 @@ def _align(grey, value, warp, position, correlation):  # type: ignore[no-untyped
 
 
 @njit(cache=True)
-def _level(patch):  # type: ignore[no-untyped-def]
-    """Take the mean and the slopes out of a patch, but for its outer ring."""
+def _level(patch, share):  # type: ignore[no-untyped-def]
+    """Take the mean and a share of the slopes out of a patch, but for its outer ring.
+
+    Tells the slopes, and what their squares weigh in what was taken out.
+    """
     side = patch.shape[0]
     radius = side // 2
     total, along_x, along_y, square = 0.0, 0.0, 0.0, 0.0
@@ -223,4 +235,5 @@ def _level(patch):  # type: ignore[no-untyped-def]
     mean, along_x, along_y = total / (side - 2) ** 2, along_x / square, along_y / square
     for r in range(1, side - 1):
         for c in range(1, side - 1):
-            patch[r, c] -= mean + along_x * (c - radius) + along_y * (r - radius)
+            patch[r, c] -= mean + share * (along_x * (c - radius) + along_y * (r - radius))
+    return along_x, along_y, square * (1 - (1 - share) ** 2)

@@ -204,6 +204,24 @@ def test_a_segment_joins_another_with_its_landmarks() -> None:
     assert np.allclose(first.alpha, [0, np.log(2)])
 
 
+def test_a_frame_of_another_time_takes_part_though_it_hosts_nothing() -> None:
+    """Frames 0 and 3 are refined, 3 hosts a landmark that frame 2 has seen again; frame 2 hosts none of its own that
+    they see. The sighting is frame 2's, which stays where it is."""
+    scene = Map(CAMERA)
+    nothing = Sight(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+    pixels = np.array([[80.0, 64.0]], np.float32)
+    for number in range(4):
+        pose = np.eye(4)
+        pose[0, 3] = number
+        scene.add_frame(pose, nothing, 0.0, keyframe=True)
+    scene.add_landmarks(3, pixels, np.full(1, np.log(5.0), np.float32))
+    scene.sights[2] = Sight(np.array([0]), pixels + [40.0, 0], np.full(1, np.log(5.0), np.float32))
+    problem, members, numbers = scene.problem([0, 3], 1, beside=[2])
+    assert members.tolist() == [0, 2, 3] and numbers.tolist() == [0]
+    assert members[problem.frame].tolist() == [2] and members[problem.host].tolist() == [3]
+    assert problem.fixed.tolist() == [True, True, False]
+
+
 def drifting(keys: int = 6, seed: int = 0) -> tuple[Similarities, Relations]:
     """A chain of measured steps, and two loops over it; the start follows the chain."""
     rng = np.random.default_rng(seed)
