@@ -120,7 +120,8 @@ class RunWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None or self._info["status"] != "running":
             return
-        if not any((self.path / "depth").glob("*.npz")):
+        expected = isinstance(error, InputError | KeyboardInterrupt)
+        if expected and not any((self.path / "depth").glob("*.npz")):
             self._discard()
             return
         self._info["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
