@@ -98,6 +98,7 @@ def test_supervised_by_clips_with_truth(phantom: Path, tmp_path: Path) -> None:
     assert rows[0].startswith("step") and all(row.split(",")[at] == "" for row in rows[1:])
 
 
+@pytest.mark.slow
 def test_a_recording_and_clips_with_truth_together(phantom: Path, tmp_path: Path) -> None:
     made = adapt_videos(
         [phantom / "video.mp4"], tmp_path / "both", camera=phantom / "intrinsics.json", config=QUICK, truth=[phantom]

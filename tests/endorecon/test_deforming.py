@@ -296,7 +296,8 @@ class TestScene:
         assert np.array_equal(again.at(0).means, scene.splats.at(0).means)
         assert not np.allclose(again.at(0).means, still.means, atol=0.1)
 
-    @pytest.mark.parametrize("surfels", [False, True])
+    # Kernels of surfels compile for 20 s.
+    @pytest.mark.parametrize("surfels", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_given_masks_are_used(self, views: list[SplatView], surfels: bool) -> None:
         scene = DeformingScene(60.0, Setting(), replace(QUICK, iterations=2, surfels=surfels), 800)
         for i, view in enumerate(views):
