@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterable
-from typing import Self
+from contextlib import suppress
 
 import av
 import numpy as np
+from stream_server import Server
 
 _LARGEST = 1200  # bytes of a NAL unit that go into one packet
 _START = b"\0\0\0\1"
@@ -35,7 +35,7 @@ def nal_units(pictures: Iterable[np.ndarray], rate: int = 30) -> list[list[bytes
     return found
 
 
-class RtspServer:
+class RtspServer(Server):
     """Sends pictures to one client at a time who knows the password, from the beginning.
 
     Args:
@@ -44,37 +44,14 @@ class RtspServer:
     """
 
     def __init__(self, pictures: list[list[bytes]], password: str, rate: float = 30.0) -> None:
+        super().__init__()
         self._pictures, self._rate = pictures, rate
         self._allowed = "Basic " + base64.b64encode(password.encode()).decode()
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = self._server.getsockname()[1]
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._server.close()
-        self._thread.join()
-
-    def _run(self) -> None:
-        self._server.settimeout(0.1)
-        while not self._stop.is_set():
-            try:
-                client, _ = self._server.accept()
-            except TimeoutError:
-                continue
-            except OSError:
-                return
-            with client, client.makefile("rb") as requests:
-                try:
-                    if self._agree(client, requests):
-                        self._play(client)
-                except OSError:
-                    pass
+    def _send(self, client: socket.socket) -> None:
+        with client.makefile("rb") as requests, suppress(OSError):
+            if self._agree(client, requests):
+                self._play(client)
 
     def _agree(self, client: socket.socket, requests) -> bool:  # type: ignore[no-untyped-def]
         """Answer up to PLAY; False where the client goes."""

@@ -35,28 +35,17 @@ def chunks(pictures: Iterable[Picture], rate: int = 30, codec: str = "libx264") 
     yield sink.getvalue()[at:]
 
 
-class StreamServer:
-    """Sends pieces at `rate` a second to one client at a time; each client gets them from the beginning.
+class Server:
+    """Serves one client at a time on this machine, until it is killed.
 
     Args:
-        pieces: what is sent, again and again if `loop`.
-        before: called with the number of each piece before it is sent; may wait, or give other bytes.
+        port: to listen on; 0 for any.
     """
 
-    def __init__(
-        self,
-        pieces: list[bytes],
-        rate: float = 30.0,
-        loop: bool = False,
-        before: Callable[[int, bytes], bytes] | None = None,
-        port: int = 0,
-    ) -> None:
-        self._pieces, self._rate, self._loop, self._before = pieces, rate, loop, before
+    def __init__(self, port: int = 0) -> None:
         self._server = socket.create_server(("127.0.0.1", port))
         self.port = self._server.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{self.port}"
         self._stop = threading.Event()
-        self.sent = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
@@ -83,6 +72,31 @@ class StreamServer:
                 return
             with client:
                 self._send(client)
+
+    def _send(self, client: socket.socket) -> None:
+        raise NotImplementedError
+
+
+class StreamServer(Server):
+    """Sends pieces at `rate` a second to one client at a time; each client gets them from the beginning.
+
+    Args:
+        pieces: what is sent, again and again if `loop`.
+        before: called with the number of each piece before it is sent; may wait, or give other bytes.
+    """
+
+    def __init__(
+        self,
+        pieces: list[bytes],
+        rate: float = 30.0,
+        loop: bool = False,
+        before: Callable[[int, bytes], bytes] | None = None,
+        port: int = 0,
+    ) -> None:
+        super().__init__(port)
+        self._pieces, self._rate, self._loop, self._before = pieces, rate, loop, before
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.sent = 0
 
     def _send(self, client: socket.socket) -> None:
         begun, number = time.monotonic(), 0

@@ -27,6 +27,17 @@ def rotation(w, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
+def in_camera(view, means, g):  # type: ignore[no-untyped-def]
+    """The centre of Gaussian `g` in the camera's frame."""
+    mx, my, mz = means[g, 0], means[g, 1], means[g, 2]
+    return (
+        view[0, 0] * mx + view[0, 1] * my + view[0, 2] * mz + view[0, 3],
+        view[1, 0] * mx + view[1, 1] * my + view[1, 2] * mz + view[1, 3],
+        view[2, 0] * mx + view[2, 1] * my + view[2, 2] * mz + view[2, 3],
+    )
+
+
+@njit(cache=True, inline="always")
 def shortest(scales, g):  # type: ignore[no-untyped-def]
     """Which of a Gaussian's axes is its normal."""
     axis = 0
@@ -125,9 +136,7 @@ def project(
     number, stride = 0, HEAD + features
     for g in range(start, end):
         counts[g], radii[g, 0], radii[g, 1] = 0, 0, 0
-        x = view[0, 0] * means[g, 0] + view[0, 1] * means[g, 1] + view[0, 2] * means[g, 2] + view[0, 3]
-        y = view[1, 0] * means[g, 0] + view[1, 1] * means[g, 1] + view[1, 2] * means[g, 2] + view[1, 3]
-        z = view[2, 0] * means[g, 0] + view[2, 1] * means[g, 1] + view[2, 2] * means[g, 2] + view[2, 3]
+        x, y, z = in_camera(view, means, g)
         depths[g] = z
         opacity = float(opacities[g])
         if not (near < z < far) or not opacity >= FAINTEST:

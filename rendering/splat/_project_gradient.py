@@ -10,7 +10,20 @@ from numba import njit
 from rendering.splat._cameras import fisheye_gradient, limits, pinhole_gradient
 from rendering.splat._composite import GRADIENT_HEAD, HEAD
 from rendering.splat._harmonics import bases, gradient
-from rendering.splat._project import shape_in_image, shortest, turn
+from rendering.splat._project import in_camera, shape_in_image, shortest, turn
+
+
+@njit(cache=True, inline="always")
+def gathered(sums_, first, count, by):  # type: ignore[no-untyped-def]
+    """Write the sum of a Gaussian's rows of gradients, as many as tiles show it, to `by`; whether any is not zero."""
+    by[:] = 0.0
+    some = False
+    for s in range(first, first + count):
+        for f in range(by.size):
+            value = sums_[s * by.size + f]
+            by[f] += value
+            some = some or value != 0.0
+    return some
 
 
 @njit(cache=True)
@@ -93,22 +106,14 @@ def project_gradient(
     rotation_ = np.ascontiguousarray(view[:3, :3])
     eye = -np.linalg.solve(rotation_, np.ascontiguousarray(view[:3, 3]))
     for g in range(start, end):
-        by[:] = 0.0
-        some = False
-        for s in range(firsts[g], firsts[g] + counts[g]):
-            for f in range(long):
-                value = sums_[s * long + f]
-                by[f] += value
-                some = some or value != 0.0
+        some = gathered(sums_, firsts[g], counts[g], by)
         by_depth = 0.0
         if g_depths.size > 0 and counts[g] > 0:
             by_depth = g_depths[g]
             some = some or by_depth != 0.0
         if not some:
             continue
-        x = view[0, 0] * means[g, 0] + view[0, 1] * means[g, 1] + view[0, 2] * means[g, 2] + view[0, 3]
-        y = view[1, 0] * means[g, 0] + view[1, 1] * means[g, 1] + view[1, 2] * means[g, 2] + view[1, 3]
-        z = view[2, 0] * means[g, 0] + view[2, 1] * means[g, 1] + view[2, 2] * means[g, 2] + view[2, 3]
+        x, y, z = in_camera(view, means, g)
         shape_in_image(k, limit, is_fisheye, view, quats, scales, g, x, y, z, slope, turned, unit, root)
         # The conic is the inverse of the covariance: G = -X V X, with V the gradient by X as a full matrix.
         r = g * stride

@@ -13,8 +13,8 @@ from numba import njit
 from rendering.splat._cameras import pinhole_gradient
 from rendering.splat._composite import FAINTEST, LOG2E, TILE
 from rendering.splat._harmonics import bases
-from rendering.splat._project import shape_in_image, tile_span, turn
-from rendering.splat._project_gradient import colour_gradient, quaternion_gradient
+from rendering.splat._project import in_camera, shape_in_image, tile_span, turn
+from rendering.splat._project_gradient import colour_gradient, gathered, quaternion_gradient
 from rendering.splat._surfel_composite import GRADIENT_HEAD, HEAD
 
 THIN = 0.02  # pixels: of a surfel seen this edge-on only the pixel's filter is seen; float32 could not tell more
@@ -115,9 +115,7 @@ def project(
     number, stride = 0, HEAD + colours + 3
     for g in range(start, end):
         counts[g], radii[g, 0], radii[g, 1] = 0, 0, 0
-        x = view[0, 0] * means[g, 0] + view[0, 1] * means[g, 1] + view[0, 2] * means[g, 2] + view[0, 3]
-        y = view[1, 0] * means[g, 0] + view[1, 1] * means[g, 1] + view[1, 2] * means[g, 2] + view[1, 3]
-        z = view[2, 0] * means[g, 0] + view[2, 1] * means[g, 1] + view[2, 2] * means[g, 2] + view[2, 3]
+        x, y, z = in_camera(view, means, g)
         depths[g] = z
         opacity = float(opacities[g])
         if not (near < z < far) or not opacity >= FAINTEST:
@@ -204,18 +202,10 @@ def project_gradient(
     rotation_ = np.ascontiguousarray(view[:3, :3])
     eye = -np.linalg.solve(rotation_, np.ascontiguousarray(view[:3, 3]))
     for g in range(start, end):
-        by[:] = 0.0
-        some = False
-        for s in range(firsts[g], firsts[g] + counts[g]):
-            for f in range(long):
-                value = sums_[s * long + f]
-                by[f] += value
-                some = some or value != 0.0
+        some = gathered(sums_, firsts[g], counts[g], by)
         if not some:
             continue
-        x = view[0, 0] * means[g, 0] + view[0, 1] * means[g, 1] + view[0, 2] * means[g, 2] + view[0, 3]
-        y = view[1, 0] * means[g, 0] + view[1, 1] * means[g, 1] + view[1, 2] * means[g, 2] + view[1, 3]
-        z = view[2, 0] * means[g, 0] + view[2, 1] * means[g, 1] + view[2, 2] * means[g, 2] + view[2, 3]
+        x, y, z = in_camera(view, means, g)
         shape_in_image(k, _ANYWHERE, False, view, quats, scales, g, x, y, z, slope, turned, unit, root)
         by_unit[:], by_turned[:], by_slope[:] = 0.0, 0.0, 0.0
         solid = _solid(root)[1]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rendering.splat._arrays import array, nothing
 from rendering.splat._workers import share, threads
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _forward(job: Job, arrays: tuple[Floats, ...], view: NDArray, k: NDArray) ->
 
     (means, quats, scales, opacities, colors), workers, w, h = arrays, threads(), job.width, job.height
     degree, colours = (-1, colors.shape[1]) if job.sh_degree is None else (job.sh_degree, 3)
-    plain, harmonics = (colors, _no(3)) if degree < 0 else (_no(2), colors)
+    plain, harmonics = (colors, nothing(3)) if degree < 0 else (nothing(2), colors)
     n = len(means)
     rows, depths = np.empty(n * (HEAD + colours + 3), np.float32), np.empty(n, np.float32)
     radii, counts = np.empty((n, 2), np.int32), np.empty(n, np.int32)
@@ -92,8 +93,8 @@ def _backward(job: Job, s: _State, g_images: tuple[Floats, ...]) -> tuple[NDArra
     means, quats, scales, _, colors = s.inputs
     n, harmonic = len(means), s.degree >= 0
     gradients = [np.zeros_like(a) for a in s.inputs]
-    g_plain, g_harmonics = (_no(2), gradients[4]) if harmonic else (gradients[4], _no(3))
-    harmonics = colors if harmonic else _no(3)
+    g_plain, g_harmonics = (nothing(2), gradients[4]) if harmonic else (gradients[4], nothing(3))
+    harmonics = colors if harmonic else nothing(3)
     centres, views = np.zeros((n, 2), np.float32), np.zeros((workers, 4, 4))
     with scratch(len(s.listed) * (GRADIENT_HEAD + colours + 3)) as sums:
         share(
@@ -112,17 +113,10 @@ def _backward(job: Job, s: _State, g_images: tuple[Floats, ...]) -> tuple[NDArra
     return (*gradients, views.sum(0), centres)
 
 
-def _no(dimensions: int) -> Floats:
-    return np.empty((0,) * dimensions, np.float32)
-
-
 @lru_cache
 def _function() -> Any:
     """The torch.autograd.Function, made on first use since torch is heavy."""
     import torch
-
-    def array(tensor: Tensor, kind: Any = np.float32) -> NDArray:
-        return np.ascontiguousarray(tensor.detach().cpu().numpy(), kind)
 
     class Rasterise(torch.autograd.Function):
         @staticmethod

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rendering.splat._arrays import array, nothing
 from rendering.splat._workers import share, threads
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _project(job: Job, plan: _Plan, arrays: tuple[Floats, ...], view: NDArray, k
 
     means, quats, scales, opacities, colors = arrays
     n, workers = len(means), threads()
-    plain, harmonics = (colors, _no(3)) if plan.degree < 0 else (_no(2), colors)
+    plain, harmonics = (colors, nothing(3)) if plan.degree < 0 else (nothing(2), colors)
     rows, depths = np.empty(n * (HEAD + plan.features), np.float32), np.empty(n, np.float32)
     radii, counts = np.empty((n, 2), np.int32), np.empty(n, np.int32)
     parts = share(
@@ -138,8 +139,8 @@ def _backward(job: Job, s: _State, g_images: tuple[Floats, ...], g_depths: Float
     means, quats, scales, _, colors = s.inputs
     n, harmonic = len(means), plan.degree >= 0
     gradients = [np.zeros_like(a) for a in s.inputs]
-    g_plain, g_harmonics = (_no(2), gradients[4]) if harmonic else (gradients[4], _no(3))
-    harmonics = colors if harmonic else _no(3)
+    g_plain, g_harmonics = (nothing(2), gradients[4]) if harmonic else (gradients[4], nothing(3))
+    harmonics = colors if harmonic else nothing(3)
     centres, views = np.zeros((n, 2), np.float32), np.zeros((workers, 4, 4))
     with scratch(len(s.listed) * (GRADIENT_HEAD + plan.features)) as sums:
         share(
@@ -174,17 +175,10 @@ def scratch(size: int) -> Iterator[Floats]:
         _kept.append(room)
 
 
-def _no(dimensions: int) -> Floats:
-    return np.empty((0,) * dimensions, np.float32)
-
-
 @lru_cache
 def _function() -> Any:
     """The torch.autograd.Function, made on first use since torch is heavy."""
     import torch
-
-    def array(tensor: Tensor, kind: Any = np.float32) -> NDArray:
-        return np.ascontiguousarray(tensor.detach().cpu().numpy(), kind)
 
     class Rasterise(torch.autograd.Function):
         @staticmethod
