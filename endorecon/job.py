@@ -104,7 +104,7 @@ def reconstruct_video(
         "poses_unit": poses_unit, "every": every, "max_frames": max_frames, "fps": fps, "scene": scene,
         "splat_minutes": splat_minutes, "splat_choice": asdict(splat_choice), "refine": refine,
     }  # fmt: skip
-    make_scene, improve = _scene_maker(scene, splat_minutes), _improver(refine)
+    make_scene, improve = _scene_maker(scene, splat_minutes, splat_choice), _improver(refine)
     go_on = is_unfinished(out) and not overwrite
     if not go_on:
         check_free(out, overwrite)
@@ -189,10 +189,18 @@ def finish_run(
     )
 
 
-def _scene_maker(scene: str, splat_minutes: float) -> Callable[[float, Setting], Scene]:
+def _scene_maker(scene: str, splat_minutes: float, choice: SplatChoice) -> Callable[[float, Setting], Scene]:
     if not splat_minutes > 0:
         raise InputError(f"--splat-minutes is a time to train for, found {splat_minutes:g}; give a positive number")
-    return find_scene(scene)
+    make_scene = find_scene(scene)
+    for option, chosen, fit in (
+        ("--surfels", choice.surfels, ("splats", "splats-deforming")),
+        (f"--splat-growth {choice.growth}", choice.growth != USUAL.growth, ("splats",)),
+        ("--splat-poses", choice.poses, ("splats",)),
+    ):
+        if chosen and scene not in fit:
+            raise InputError(f"{option} says nothing to the scene '{scene}'; give it with --scene {' or '.join(fit)}")
+    return make_scene
 
 
 def _improver(refine: str) -> Improve | None:

@@ -61,7 +61,7 @@ class Adapt:
 def run(command: Adapt) -> int:
     """Run the command; returns the exit code."""
     if not command.recordings and not command.truth:
-        raise InputError("no recordings: give one or more videos or folders of images")
+        raise InputError("no recordings: give videos or folders of images, or clips with truth with --truth")
     given = [named_input(path) for path in command.recordings]
     out = command.out or Path("adapters") / (given[0][1] if given else command.truth[0].resolve().name)
     from endorecon.adapt import adapt_videos

@@ -78,7 +78,7 @@ def test_a_given_camera_is_used_as_it_is(run):
 
 def test_path_and_depth_agree_with_the_truth(run, phantom):
     found = evaluate(RunRecord(run), open_truth(phantom))
-    # 3.2 here: the path is 3 mm long, the wall 43 mm away.
+    # 3.1 here (3.0 before the slope of brightness was distrusted): the path is 3 mm long, the wall 43 mm away.
     assert found.trajectory.ate_sim3_percent < 4.2
     assert next(d for d in found.depth if d.scaling == "clip").abs_rel < 0.2
 

@@ -81,6 +81,16 @@ def test_overwrite_removes_the_files_of_the_run_only(tmp_path: Path) -> None:
     assert read_run(writer.path).status == "running"
 
 
+def test_what_was_recorded_outlives_a_fault_of_the_program(tmp_path: Path) -> None:
+    """What the user did wrong leaves no folder where nothing was made of it; what the program did wrong leaves all."""
+    for error, left in ((InputError("no video"), []), (IndexError("1134 of 1134"), ["recording.rrd", "run.yaml"])):
+        with pytest.raises(type(error)), RunWriter(tmp_path / "run", CONFIG):
+            (tmp_path / "run" / "recording.rrd").write_bytes(b"seen")
+            raise error
+        assert sorted(p.name for p in tmp_path.glob("run/*") if p.is_file()) == left
+    assert read_run(tmp_path / "run").status == "failed"
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     for overwrite in (False, True):

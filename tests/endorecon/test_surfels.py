@@ -172,3 +172,21 @@ def test_spoiled_poses_get_better(views: list[SplatView]) -> None:
     training.run(lambda *_: None, lambda _: None)
     off = [np.linalg.inv(a.world_from_cam) @ b.world_from_cam for a, b in zip(views, training.placed(), strict=True)]
     assert np.median(Rotation.from_matrix([o[:3, :3] for o in off[1::2]]).magnitude()) < 0.006
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--surfels"], "--surfels says nothing to the scene 'tsdf'; give it with --scene splats or splats-deforming"),
+        (["--scene", "splats-deforming", "--splat-poses"], "--splat-poses says nothing to the scene 'splats-def"),
+        (["--splat-growth", "mcmc"], "--splat-growth mcmc says nothing to the scene 'tsdf'"),
+    ],
+)
+def test_choices_that_a_scene_does_not_have_are_refused(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from endorecon import cli
+
+    assert cli.main(["reconstruct", "demo", "-o", str(tmp_path / "run"), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
