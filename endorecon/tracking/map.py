@@ -162,11 +162,12 @@ class Map:
         for name in ("rotation", "centre", "alpha", "beta"):
             setattr(self, name, getattr(self, name).copy())
 
-    def revisited(self, frames: Sequence[int]) -> list[int]:
-        """Key frames outside `frames` that show a place that one of these shows."""
+    def revisited(self, frames: Sequence[int], most: int) -> list[int]:
+        """Key frames outside `frames` that show a place that one of these shows; of many, `most` evenly spread, since a
+        camera that dwells comes by the same place hundreds of times, and the equations grow with each of them."""
         inside = set(frames)
-        ends = {end for pair in self.revisits if inside & set(pair) for end in pair}
-        return sorted(ends - inside)
+        ends = sorted({end for pair in self.revisits if inside & set(pair) for end in pair} - inside)
+        return [ends[i] for i in np.linspace(0, len(ends) - 1, min(most, len(ends))).round().astype(int)]
 
     def add_landmarks(self, frame: int, pixels: NDArray[np.float32], log_net: NDArray[np.float32]) -> None:
         """Landmarks first seen in `frame`; their distance starts at the network's, on the frame's scale."""

@@ -23,6 +23,7 @@ NETWORK_STD = 0.15  # of the log distance that a landmark has from the network a
 ITERATIONS = 20
 # Long segments are refined in overlapping chunks of key frames, so that memory and time a frame stay the same.
 CHUNK, OVERLAP = 150, 50
+MOST_BESIDE = 150  # key frames outside a chunk that show its places, and take part with poses that stay
 LEAST_MEMBERS = 16
 # Landmarks err alike, which least squares does not know: with 1 px of noise, which is twice the truth, it still takes
 # the focal length for somewhat surer than it is (true over stated errors on six phantom clips, 24 to 100 frames each).
@@ -113,7 +114,7 @@ def adjust_keyframes(scene: Map, focal: FocalPrior | None) -> float:
         # The focal length is that of the first chunk, which the others then share.
         free = focal if not first else None
         problem, members, numbers = scene.problem(
-            part, fixed, free.log_std / OVERCONFIDENCE if free else 0.0, scene.revisited(part)
+            part, fixed, free.log_std / OVERCONFIDENCE if free else 0.0, scene.revisited(part, MOST_BESIDE)
         )
         if not len(numbers):
             continue

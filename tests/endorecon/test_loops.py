@@ -204,6 +204,13 @@ def test_a_segment_joins_another_with_its_landmarks() -> None:
     assert np.allclose(first.alpha, [0, np.log(2)])
 
 
+def test_of_hundreds_of_revisits_some_take_part_evenly_spread() -> None:
+    scene = Map(CAMERA, revisits=[(1, 10 * k) for k in range(1, 31)] + [(500, 600)])
+    assert scene.revisited([0, 1, 2], 100) == [10 * k for k in range(1, 31)]
+    assert scene.revisited([0, 1, 2], 3) == [10, 150, 300]  # the middle index, 14.5, rounds to the even one
+    assert scene.revisited([2, 3], 3) == []
+
+
 def test_a_frame_of_another_time_takes_part_though_it_hosts_nothing() -> None:
     """Frames 0 and 3 are refined, 3 hosts a landmark that frame 2 has seen again; frame 2 hosts none of its own that
     they see. The sighting is frame 2's, which stays where it is."""
