@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from endorecon.scenes._splat_adam import FusedAdam
+from endorecon.scenes._splat_gloss import RATE as GLOSS_RATE
 from endorecon.scenes._splat_gloss import hold
 from endorecon.scenes._splat_growth import Growth, growth
 from endorecon.scenes._splat_light import RATE as LIGHT_RATE
@@ -28,7 +29,7 @@ from endorecon.scenes._surfel_loss import SurfelWeights, surface_loss
 
 # As in 3DGS; those of the centres are in units of the scene's size.
 RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "sh0": 2.5e-3, "shN": 2.5e-3 / 20,
-         "gloss": 1e-2}  # fmt: skip
+         "gloss": GLOSS_RATE}  # fmt: skip
 MEANS_RATE_AT_END = 0.01
 EXPOSURE_RATE = 2e-3
 HELD_OUT_EVERY = 8
@@ -156,7 +157,8 @@ class Training:
         self._queue: list[int] = []
         self._returns = 0
         self._growth = self._make_growth()
-        if state is not None:
+        # What an earlier version kept may lack something that is trained now: then training begins anew.
+        if state is not None and set(state["splats"]) == set(self.raw):
             self.restore(state)
         self._good = self.state()
 
