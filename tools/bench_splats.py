@@ -39,6 +39,8 @@ SIZES = ((20_000, 320, 256), (60_000, 320, 256), (200_000, 320, 256), (20_000, 6
 
 
 OURS = "auto: tracked in the images"  # what run.yaml says of poses
+MINUTES = (2, 5, 15)  # at which a training's figures are shown
+ROW_SECONDS = 35  # the most between rows of a run's history
 
 
 def made_scene(number: int, width: int, height: int) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
@@ -208,13 +210,20 @@ def is_run(path: Path) -> bool:
     return (path / "run.yaml").is_file() and (path / "scene" / "splats.ply").is_file()
 
 
-def judged(path: Path, folder: Path, name: str, pictures: Path) -> None:
+def nearest(history: list[list[float]], minutes: float) -> str:
+    """PSNR and SSIM in the row of a run's history that is nearest to this time, and the time where it is not near."""
+    seconds, _, _, psnr, ssim = min(history, key=lambda row: abs(row[0] - 60 * minutes))
+    shown = "-" if psnr is None else f"{psnr:.2f} / {ssim:.3f}"
+    return shown if abs(seconds - 60 * minutes) < ROW_SECONDS else f"{shown} ({seconds:.0f} s)"
+
+
+def judged(path: Path, folder: Path, name: str, pictures: Path) -> list[list[float]]:
     """Print how good the frames are that were held out: pictures by the run's own figures, depth against the truth, by
-    one factor for all of them where the run has no unit."""
+    one factor for all of them where the run has no unit. Returns the run's history; nothing without Gaussians."""
     run = read_run(path)
     if "splats" not in run.info or not is_run(path):
         print(f"| {name} | no Gaussians: {'; '.join(run.info['warnings'])[:200]} " + "| " * 7 + "|", flush=True)
-        return
+        return []
     splats, truth, shown, true = read_splats(path / "scene" / "splats.ply"), open_truth(folder), [], []
     figures = run.info["splats"]
     poses = dict(zip((row.index for row in run.rows if row.status == "tracked"), run.trajectory.world_from_cam))
@@ -236,6 +245,7 @@ def judged(path: Path, folder: Path, name: str, pictures: Path) -> None:
     print(f"| {name} | end | {end} | {figures['ssim']:.3f} | {off[0]:.4f} | {off[1]:.4f} |", flush=True)
     print(f"{name}: held out {figures['held_out']}, of {len(run.rows)} frames {len(run.trajectory)} placed",
           file=sys.stderr)  # fmt: skip
+    return figures["history"]
 
 
 def quality(
@@ -245,11 +255,18 @@ def quality(
     """Train on each traced clip with its true poses (False) or ours (True), as `endorecon reconstruct` does."""
     print("| clip, poses | seconds | steps | Gaussians | PSNR | at best | SSIM | depth AbsRel | of the median depth |")
     print("|" + "---|" * 9)
+    histories = {}
     for name in names:
         for ours in kinds:
             label = f"{name}, {'ours' if ours else 'true'}"
-            judged(reconstructed(data / name, out / label.replace(", ", "_"), ours, minutes, choice), data / name,
-                   label, pictures)  # fmt: skip
+            run = reconstructed(data / name, out / label.replace(", ", "_"), ours, minutes, choice)
+            histories[label] = judged(run, data / name, label, pictures)
+    times = [m for m in MINUTES if m < minutes] + [minutes]
+    print(f"\nPSNR / SSIM in the course of one training of {minutes:g} minutes, whose rates fall towards its end.\n")
+    print("| clip, poses | " + " | ".join(f"{m:g} min" for m in times) + " |\n" + "|---" * (len(times) + 1) + "|")
+    for label, history in histories.items():
+        if history:
+            print(f"| {label} | " + " | ".join(nearest(history, m) for m in times) + " |", flush=True)
 
 
 def main() -> None:

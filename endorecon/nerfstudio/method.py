@@ -12,7 +12,7 @@ from nerfstudio.plugins.types import MethodSpecification
 from endorecon.nerfstudio.data import EndoreconDatamanagerConfig
 from endorecon.nerfstudio.model import EndoreconSplatsConfig
 from endorecon.scenes._splat_light import RATE as LIGHT_RATE
-from endorecon.scenes._splat_training import EXPOSURE_RATE, MEANS_RATE_AT_END, RATES
+from endorecon.scenes._splat_training import EXPOSURE_RATE, MEANS_RATE_AT_END, NAMES, RATES
 
 ITERATIONS = 15_000
 
@@ -33,7 +33,7 @@ METHOD = MethodSpecification(
         mixed_precision=False,
         pipeline=VanillaPipelineConfig(datamanager=EndoreconDatamanagerConfig(), model=EndoreconSplatsConfig()),
         optimizers={
-            **{name: _optimizer(rate, MEANS_RATE_AT_END if name == "means" else None) for name, rate in RATES.items()},
+            **{name: _optimizer(RATES[name], MEANS_RATE_AT_END if name == "means" else None) for name in NAMES},
             "law": _optimizer(LIGHT_RATE, 0.05),
             "exposure": _optimizer(EXPOSURE_RATE, 0.1),
             "camera_opt": _optimizer(1e-4, 0.1),

@@ -184,6 +184,7 @@ def _rescale_splats(scene: Path, staging: Path, factor: float) -> None:
     if not (scene / "splats.ply").is_file():
         return
     from endorecon.scenes._motion import FILE, read_motion, write_motion
+    from endorecon.scenes._splat_gloss import FILE as GLOSS
     from endorecon.scenes._splat_model import read_splats, write_splats
 
     splats = read_splats(scene / "splats.ply")
@@ -191,6 +192,8 @@ def _rescale_splats(scene: Path, staging: Path, factor: float) -> None:
         write_splats(splats.scaled(factor), staging / path.name)
     if (scene / FILE).is_file():
         write_motion(read_motion(splats, scene / FILE).scaled(factor), staging / FILE)
+    if (scene / GLOSS).is_file():
+        shutil.copyfile(scene / GLOSS, staging / GLOSS)  # directions and strengths have no unit
 
 
 def _swap(folder: Path, staging: Path, names: Sequence[str]) -> None:

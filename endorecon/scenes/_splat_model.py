@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from endorecon.scenes._splat_gloss import mirrored, seeded
 from endorecon.scenes._splat_light import Light
 from rendering.mesh import Caster, Mesh
 from video_io.camera import Camera
@@ -61,6 +62,7 @@ class Splats:
         means: (N, 3) world. quats: (N, 4) wxyz. scales: (N, 3) log of the standard deviations.
         opacities: (N,) logits. sh0: (N, 1, 3), shN: (N, K - 1, 3) harmonics of the colour, channels last.
         surfels: whether they are to be rendered as flat ones, whose third axis is the normal.
+        gloss: (N, 5) the lobes of their highlights (`_splat_gloss`); None for none. Files of Gaussians don't hold them.
     """
 
     means: Floats
@@ -70,6 +72,7 @@ class Splats:
     sh0: Floats
     shN: Floats
     surfels: bool = False
+    gloss: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.means)
@@ -117,7 +120,8 @@ class Splats:
         """The arrays as tensors, by name."""
         import torch
 
-        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in NAMES}
+        names = NAMES if self.gloss is None else (*NAMES, "gloss")
+        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in names}
 
     def render(self, camera: Camera, world_from_cam: NDArray[np.float64]) -> Layers:
         """What a camera sees of them, without gradients; every layer without the leading axis."""
@@ -149,7 +153,11 @@ def rasterize_raw(
         raise ValueError(f"Gaussians are seen by a pinhole or a fisheye camera, found {camera.model}")
     fx, fy, cx, cy, *radial = camera.params
     k = torch.tensor([[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]], dtype=torch.float32)
-    colors = torch.cat([raw["sh0"], raw["shN"]], 1) if degree else raw["sh0"]
+    sh0 = raw["sh0"]
+    if "gloss" in raw:
+        # Colours are 1/2 + C0 sh0 + ..., so what is mirrored is more of the mean.
+        sh0 = sh0 + (mirrored(raw["gloss"], raw["means"], cam_from_world) / C0)[:, None, None]
+    colors = torch.cat([sh0, raw["shN"]], 1) if degree else sh0
     return rasterize(
         raw["means"], raw["quats"], torch.exp(raw["scales"]), torch.sigmoid(raw["opacities"]), colors,
         cam_from_world[None], k, camera.width, camera.height, sh_degree=degree, camera_model=camera.model,
@@ -161,7 +169,8 @@ def rasterize_raw(
 
 
 def seed(
-    views: Sequence[SplatView], mesh: Mesh | None, number: int, degree: int, light: Light | None = None
+    views: Sequence[SplatView], mesh: Mesh | None, number: int, degree: int, light: Light | None = None,
+    gloss: bool = False,
 ) -> Splats:  # fmt: skip
     """Gaussians on the surface that the views show, as dense as their pixels see it.
 
@@ -170,6 +179,7 @@ def seed(
         mesh: the fused surface; where a view sees none of it, its measured depth says where the point is.
         number: about how many.
         light: what the views' colours are seen with.
+        gloss: whether they are to have highlights.
 
     Raises:
         InputError: no pixel has a depth.
@@ -183,7 +193,8 @@ def seed(
             f"Gaussians begin on measured depth, and {len(views)} frames have {len(points)} pixels with one; "
             "choose another part of the clip, or --scene tsdf"
         )
-    return seed_points(points, colors, degree, normals)
+    seeds = seed_points(points, colors, degree, normals)
+    return replace(seeds, gloss=seeded(normals)) if gloss else seeds
 
 
 def seed_points(points: NDArray, colors: NDArray, degree: int, normals: NDArray | None = None) -> Splats:

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from endorecon.scenes._splat_adam import FusedAdam
+from endorecon.scenes._splat_gloss import RATE as GLOSS_RATE
+from endorecon.scenes._splat_gloss import hold
 from endorecon.scenes._splat_growth import Growth, growth
 from endorecon.scenes._splat_light import RATE as LIGHT_RATE
 from endorecon.scenes._splat_light import Light
@@ -26,7 +28,8 @@ from endorecon.scenes._splat_poses import Poses
 from endorecon.scenes._surfel_loss import SurfelWeights, surface_loss
 
 # As in 3DGS; those of the centres are in units of the scene's size.
-RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "sh0": 2.5e-3, "shN": 2.5e-3 / 20}
+RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "sh0": 2.5e-3, "shN": 2.5e-3 / 20,
+         "gloss": GLOSS_RATE}  # fmt: skip
 MEANS_RATE_AT_END = 0.01
 EXPOSURE_RATE = 2e-3
 HELD_OUT_EVERY = 8
@@ -49,6 +52,7 @@ class Options:
         held_out: whether every 8th frame is kept for the figures.
         surfels: whether the Gaussians are flat (2DGS); surface: weights of what holds them to one surface.
         poses: whether the frames' poses are improved along with the Gaussians.
+        gloss: whether the Gaussians of a scene that stands still have highlights.
     """
 
     seconds: float = 300.0
@@ -66,6 +70,7 @@ class Options:
     surfels: bool = False
     surface: SurfelWeights = field(default_factory=SurfelWeights)
     poses: bool = False
+    gloss: bool = True
 
 
 @dataclass
@@ -152,7 +157,8 @@ class Training:
         self._queue: list[int] = []
         self._returns = 0
         self._growth = self._make_growth()
-        if state is not None:
+        # What an earlier version kept may lack something that is trained now: then training begins anew.
+        if state is not None and set(state["splats"]) == set(self.raw):
             self.restore(state)
         self._good = self.state()
 
@@ -231,6 +237,8 @@ class Training:
         for adam in self.adams.values():
             adam.step()
             adam.zero_grad(set_to_none=True)
+        if "gloss" in self.raw:
+            hold(self.raw["gloss"].data)
         self.exposure.step(number, loss, EXPOSURE_RATE * (1 - 0.9 * self.share))
         self.light.step(depth, lit, loss.g_light, LIGHT_RATE * (1 - 0.95 * self.share))
         if pose.grad is not None:
@@ -274,7 +282,7 @@ class Training:
 
     def splats(self) -> Splats:
         """The Gaussians as they are now."""
-        arrays = {name: self.raw[name].detach().numpy().copy() for name in NAMES}
+        arrays = {name: self.raw[name].detach().numpy().copy() for name in (*NAMES, "gloss") if name in self.raw}
         return Splats(**arrays, surfels=self.options.surfels)
 
     def placed(self) -> list[SplatView]:

@@ -1,7 +1,8 @@
 """Gaussians that look like the clip, trained on the processor (or on CUDA) once all frames are placed.
 
 They are seeded on the surface that the depth maps fuse to, which also says what their depth should be; the mesh is the
-fusion of the depth that they are rendered with. Files: `splats.ply`, the standard 3DGS form, and `splats.splat`.
+fusion of the depth that they are rendered with. Files: `splats.ply`, the standard 3DGS form, and `splats.splat`, both
+without highlights; `gloss.npz`, the highlights.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from endorecon.scenes._splat_gloss import FILE as GLOSS
+from endorecon.scenes._splat_gloss import write_gloss
 from endorecon.scenes._splat_light import Light
 from endorecon.scenes._splat_model import Splats, seed, surface_depth, write_splats
 from endorecon.scenes._splat_views import KeptViews
@@ -71,6 +74,8 @@ class SplatScene:
             self._setting.folder.mkdir(parents=True, exist_ok=True)
             for name in ("splats.ply", "splats.splat"):
                 write_splats(self.splats, self._setting.folder / name)
+            if self.splats.gloss is not None:
+                write_gloss(self.splats.gloss, self._setting.folder / GLOSS)
         return self._fused(training)
 
     def _train(self, surface: Mesh) -> Training:
@@ -84,7 +89,8 @@ class SplatScene:
             views.append(replace(view, depth=depth, confidence=(depth > 0).astype(np.float16)))
         # The surface was measured in all frames; what is held out are the pictures.
         held = held_out(len(views), options)
-        seeds = seed([v for i, v in enumerate(views) if i not in held], surface, SEEDS, options.degree, light)
+        trained = [v for i, v in enumerate(views) if i not in held]
+        seeds = seed(trained, surface, SEEDS, options.degree, light, options.gloss)
         seeds = seeds.flattened() if options.surfels else seeds
         training = Training(seeds, views, light, options, setting.kept("splats"))
         training.run(setting.progress, lambda state: setting.keep("splats", state))

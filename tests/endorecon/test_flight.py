@@ -12,6 +12,7 @@ from made_run import CAMERA, write_run
 from endorecon.cli import main
 from endorecon.flight import ORBIT_FRAMES, _circle, fly
 from endorecon.run import Run
+from endorecon.scenes._splat_gloss import FILE, seeded, write_gloss
 from endorecon.scenes._splat_model import Splats, write_splats
 from video_io.errors import InputError
 
@@ -48,6 +49,16 @@ def test_the_original_path_and_each_layer(run: Run, tmp_path: Path) -> None:
     # 1/2 + .2821 * 1.5 = .92 red; a wall that faces the camera has the normal (0, 0, -1)
     assert shown["color"][0][24, 32].astype(int) == pytest.approx([235, 20, 20], abs=12)
     assert shown["normals"][0][24, 32].astype(int) == pytest.approx([127, 127, 0], abs=12)
+
+
+def test_highlights_are_shown(run: Run, tmp_path: Path) -> None:
+    """Green is .08; lobes of .3 that face the camera make it .38 in the middle, and leave it towards the sides."""
+    gloss = seeded(np.tile([0.0, 0, -1], (1600, 1)))
+    gloss[:, 0] = 0.3
+    write_gloss(gloss, run.path / "scene" / FILE)
+    fly(run, "original", "color", tmp_path / "shiny.mp4", 10.0, lambda *_: None)
+    green = frames_of(tmp_path / "shiny.mp4")[0][..., 1].astype(int)
+    assert green[24, 32] == pytest.approx(97, abs=12) and green[24, 2] < 60
 
 
 def test_an_orbit_looks_at_one_point() -> None:
