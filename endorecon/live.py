@@ -78,6 +78,7 @@ def live(
             ticker.busy(now - begun, placed)
             rows.add(FrameRow.of(placed))
             watching.placed(placed, now)
+            network.expect(not isinstance(placed, Refused) and placed.is_keyframe)
             kept = isinstance(placed, Observation) and mapper.wants(placed.is_keyframe, now)
             if kept:
                 mapper.inbox.put(seen(placed, ready, tracker, network))
@@ -105,11 +106,23 @@ def seen(placed: Observation, ready: Ready, tracker: Tracker, network: Network) 
 
 
 class Network:
-    """The depth network, for the threads of a live run; asked by one at a time."""
+    """The depth network, for the threads of a live run; asked by one at a time.
+
+    Attributes:
+        last: what was said when tracking had to ask.
+        eager: whether tracking will want the depth of the next frame too: the last two were key frames. Then it is
+            cheaper to ask before, beside tracking, than to have tracking wait for it.
+    """
 
     def __init__(self, estimator: Estimator, pace: Pace) -> None:
         self._estimator, self._pace, self._lock = estimator, pace, threading.Lock()
-        self.last: NetworkDepth | None = None  # what was said when tracking had to ask
+        self.last: NetworkDepth | None = None
+        self.eager = False
+        self._was_key = False
+
+    def expect(self, is_key: bool) -> None:
+        """The last frame was a key frame, or not."""
+        self.eager, self._was_key = is_key and self._was_key, is_key
 
     def depth(self, frame: Frame) -> NetworkDepth:
         """What it says of a frame; of half the image where the pace wants that."""
@@ -182,7 +195,8 @@ class Preparer:
                     continue
                 begun = time.monotonic()
                 frame, net = self._clip.ready(arrived), None
-                if isinstance(frame, Frame) and count % self._pace.step.network_every == 0:
+                due = count % self._pace.step.network_every == 0 or self._network.eager
+                if isinstance(frame, Frame) and due:
                     net = self._network.depth(frame)
                 count += 1
                 self.busy_s += time.monotonic() - begun
@@ -206,13 +220,14 @@ class Ticker:
         source = clip.source
         self._dropped_before = _lost(source)
         self._last = (_lost(source), source.reader.received, 0.0, 0.0)
-        self._busy_s = 0.0
+        self._busy_s, self._poses = 0.0, 0
         self._placed: Observation | Posed | Refused | None = None
         self._silent = False
 
     def busy(self, seconds: float, placed: Observation | Posed | Refused) -> None:
         """Tracking has worked so long on a frame, and this came of it."""
         self._busy_s += seconds
+        self._poses += not isinstance(placed, Refused)
         self._placed = placed
 
     def tick(self, now: float) -> None:
@@ -226,7 +241,8 @@ class Ticker:
         self._at, self._last = now, state
         reading = self._gauges.recent(now, TICK_S)
         latency = reading.latency_p95_s if np.isfinite(reading.latency_p95_s) else 0.0
-        self._pace.look(now, dropped / max(received, 1), latency, max(busy, preparing) / lasted)
+        self._pace.look(now, dropped / max(received, 1), latency, max(busy, preparing) / lasted, self._poses > 0)
+        self._poses = 0
         self._gauges.dropped = _lost(source) - self._dropped_before
         self._progress("tracking", self._gauges.processed, None)
         silent = now - source.reader.last_s > SILENCE_S and not source.reader.lost

@@ -13,8 +13,10 @@ WINDOW_S = 5.0  # that the gauges look back
 # shortly before; or so much worse in one. A single hitch, such as another program that wakes up, is no load.
 MOST_DROPPED, MOST_LATENCY_S, AGAIN_S = 0.05, 0.15, 3.0
 OVERLOAD_DROPPED, OVERLOAD_LATENCY_S = 0.15, 0.3
-# Up: calm, that is nothing dropped and so much time left to the busiest stage, for a while, of which each other second
-# takes away as much again; twice as long after each time that it was no good.
+STEEP_DROPPED = 0.4  # two steps at once
+# Up: calm, that is frames get poses, nothing is dropped, and so much time is left to the busiest stage, for a while, of
+# which each other second takes away as much again; twice as long after each time that it was no good. A frozen or black
+# picture, of which there is nothing to track, does not tell what tracking will take.
 MOST_BUSY = 0.65
 PATIENCE_S, MOST_PATIENCE_S, TRIAL_S = 4.0, 64.0, 6.0
 _BINS_S = np.concatenate([np.arange(0, 1, 0.001), np.arange(1, 60.01, 0.1)])
@@ -56,26 +58,28 @@ class Pace:
     def step(self) -> Step:
         return STEPS[self.number]
 
-    def look(self, now: float, dropped_share: float, latency_s: float, busy_share: float) -> None:
-        """Take the figures of the last second, at time `now` in seconds."""
+    def look(
+        self, now: float, dropped_share: float, latency_s: float, busy_share: float, tracking: bool = True
+    ) -> None:  # fmt: skip
+        """Take the figures of the last second, at time `now` in seconds; `tracking`: whether frames got poses."""
         lasted, self._at = min(now - self._at, 2.0), now
-        calm = dropped_share == 0 and latency_s <= MOST_LATENCY_S and busy_share <= MOST_BUSY
+        calm = tracking and dropped_share == 0 and latency_s <= MOST_LATENCY_S and busy_share <= MOST_BUSY
         self._calm_s = max(self._calm_s + (lasted if calm else -lasted), 0.0)
         if dropped_share > MOST_DROPPED or latency_s > MOST_LATENCY_S:
             again, self._late_at = now - self._late_at <= AGAIN_S, now
             if again or dropped_share > OVERLOAD_DROPPED or latency_s > OVERLOAD_LATENCY_S:
-                self._down(now)
+                self._down(now, 2 if dropped_share > STEEP_DROPPED else 1)
         elif self.number and self._calm_s >= self._patience_s:
             self.number, self.changes, self._calm_s, self._up_at = self.number - 1, self.changes + 1, 0.0, now
         elif now - self._up_at > MOST_PATIENCE_S:
             self._patience_s = PATIENCE_S
 
-    def _down(self, now: float) -> None:
+    def _down(self, now: float, steps: int) -> None:
         self._calm_s = 0.0
         if self.number + 1 < len(STEPS):
             if now - self._up_at < TRIAL_S:
                 self._patience_s = min(2 * self._patience_s, MOST_PATIENCE_S)
-            self.number, self.changes = self.number + 1, self.changes + 1
+            self.number, self.changes = min(self.number + steps, len(STEPS) - 1), self.changes + 1
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from endorecon.commands.base import named_input
-from endorecon.live import depth_of, halved
+from endorecon.live import Network, depth_of, halved
 from endorecon.live_job import Asked, live_video
 from endorecon.pace import STEPS, Gauges, Pace
 from endorecon.run import read_run
@@ -83,6 +83,23 @@ def test_single_hitches_of_a_fast_run_leave_the_quality_as_it_is() -> None:
         latency = 0.18 if second % 13 == 5 else 0.06
         pace.look(second, dropped, latency, 0.7 if second % 5 == 1 else 0.4)
     assert (pace.number, pace.changes) == (0, 1)
+
+
+def test_depth_is_asked_for_ahead_where_one_frame_after_the_other_becomes_a_key_frame() -> None:
+    network, eager = Network(load_estimator(), Pace()), []
+    for is_key in (True, False, True, True, True, False):
+        network.expect(is_key)
+        eager.append(network.eager)
+    assert eager == [False, False, False, True, True, False]
+
+
+def test_a_picture_that_shows_nothing_to_track_does_not_raise_the_quality() -> None:
+    pace = Pace(1)
+    for second in range(20):
+        pace.look(second, 0.0, 0.02, 0.1, tracking=False)
+    assert pace.number == 1
+    pace.look(20, 0.6, 0.1, 1.0)  # more than half of the frames dropped: two steps at once
+    assert (pace.number, pace.changes) == (3, 1)
 
 
 def test_two_late_seconds_soon_after_each_other_are_load() -> None:
