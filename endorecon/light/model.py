@@ -57,6 +57,7 @@ UNKNOWNS: dict[str, Unknown] = {
 NAMES = tuple(UNKNOWNS)
 PAIR = ("half_x", "half_y")
 FILM = ("log_film", "log_roughness")
+WIDENED = 0.08  # deviation of the log roughness by the blur of pixels and of normals, which the model does not have
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,12 @@ class Estimate:
     apart: dict[str, float] = field(default_factory=dict)
 
     def std(self, name: str) -> float:
-        """Standard deviation of an unknown, of noise and of what estimates differ by; 0 where it was not free."""
+        """Standard deviation of an unknown: noise, what estimates differ by, blur; 0 where it was not free."""
         if name not in self.free:
             return 0.0
         noise = np.sqrt(self.covariance[self.free.index(name), self.free.index(name)])
-        return float(np.hypot(noise, self.apart.get(name, 0.0)))
+        blur = WIDENED if name == "log_roughness" else 0.0
+        return float(np.hypot(np.hypot(noise, blur), self.apart.get(name, 0.0)))
 
     def against(self, other: Estimate) -> Estimate:
         """With what an estimate from other pixels or colours differs by."""
