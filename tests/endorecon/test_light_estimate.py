@@ -174,6 +174,23 @@ def test_the_fast_model_and_its_slopes_agree_with_the_plain_one() -> None:
         assert np.abs(by_gain - (up - plain) / h).max() < 1e-3
 
 
+@pytest.mark.slow
+def test_with_light_between_surfaces_lamp_and_albedo_are_found_again() -> None:
+    """A pale, folded wall; the phantom's own figures are in docs/light.md."""
+    mesh, made = folds(), []
+    pale = replace(truth(0.0), albedo=np.minimum(1.6 * truth().albedo, 0.9), bounces=3)
+    scene = LitScene(pale, mesh)
+    for number, pose in enumerate(poses()):
+        rgb = scene.view(CAMERA, pose, frame=number).rgb
+        made.append(Sight(replace(Frame.of(rgb, number), camera=CAMERA), pose))
+    found = estimate(mesh, made, points=300)
+    assert found.bounces == 3
+    assert found.lamp.position[0] == pytest.approx(LAMP.position[0], abs=0.5)
+    seen = found.observed > np.median(found.observed)
+    ratio = np.median((found.albedo / pale.albedo)[seen], 0)
+    assert ratio / ratio.mean() == pytest.approx(np.ones(3), abs=0.1)  # each colour's walls and light agree
+
+
 def test_walls_and_their_light_agree_at_once() -> None:
     """A cavity in which each wall sees half of what others throw: put in too pale or dark, the true albedo comes out.
 
