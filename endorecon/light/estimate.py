@@ -136,6 +136,16 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
     def data(highlights: bool, count: int = 3) -> Data:
         return solver.Data.of(evidence, unit, traced, highlights, dark[:count])
 
+    def agreed(at: Estimate, walls: between.Walls) -> Estimate:
+        """The walls take the albedo that their light has brought out, and throw it anew."""
+        nonlocal traced
+        for _ in range(AGREEING):
+            at = settled(data(parts.film), at, parts)
+            walls.agree(data(parts.film).seen, at)
+            walls.scale *= float(np.exp(at.values["log_scale"]))
+            traced, at = walls.traced(at.lamp()), at.with_values(log_scale=0.0)
+        return settled(data(parts.film), at, parts)
+
     for number in range(ROUNDS if bounces else 1):
         progress("light", number, ROUNDS)
         if walls is not None and number == 0:
@@ -147,14 +157,8 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
             at, parts = with_film(data(True, first), at, free)
         else:
             at = solver.fit(data(parts.film).doubted(at).matched(at, parts), at, at.free, parts)
-        for _ in range(AGREEING if walls is not None else 0):
-            assert walls is not None
-            at = settled(data(parts.film), at, parts)
-            walls.agree(data(parts.film).seen, at)
-            walls.scale *= float(np.exp(at.values["log_scale"]))
-            traced, at = walls.traced(at.lamp()), at.with_values(log_scale=0.0)
-        if bounces:
-            at = settled(data(parts.film), at, parts)
+        if walls is not None:
+            at = agreed(at, walls)
     wet = parts.film
     seen = data(wet).doubted(at)
     at = solver.fit(seen.matched(at, parts), at, at.free, parts)
@@ -175,12 +179,7 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
         at, joint = (v.against(solver.fit(few, v, v.free, parts)) for v in (at, joint))
         scale_std = float(np.hypot(at.std("log_scale"), solver.BETWEEN_ERROR))
         # The walls, and the light between them, have to agree in the end.
-        for _ in range(AGREEING):
-            at = settled(data(wet), at, parts)
-            walls.agree(data(wet).seen, at)
-            walls.scale *= float(np.exp(at.values["log_scale"]))
-            traced, at = walls.traced(at.lamp()), at.with_values(log_scale=0.0)
-        at, scale = settled(data(wet), at, parts), walls.scale
+        at, scale = agreed(at, walls), walls.scale
     rms = solver.residual_rms(data(wet), at, parts)
     tracer = None if walls is None else walls.tracer
     return Fits(evidence, at, joint, falloff, scale, scale_std, tracer, rms, flat, parts)
