@@ -288,12 +288,15 @@ class LitScene:
         lighting: of this mesh.
         mesh: the run's.
         bounces: whether light that surfaces throw at each other is traced, where the lighting was estimated with it.
+        normals: (V, 3) of the mesh's vertices, by default its own.
 
     Raises:
         InputError: the lighting is another mesh's.
     """
 
-    def __init__(self, lighting: Lighting, mesh: Mesh, bounces: bool = True) -> None:
+    def __init__(
+        self, lighting: Lighting, mesh: Mesh, bounces: bool = True, normals: Float | None = None
+    ) -> None:  # fmt: skip
         if len(lighting.albedo) != len(mesh.vertices):
             raise InputError(
                 f"the lighting is for a mesh of {len(lighting.albedo)} vertices, the run's has {len(mesh.vertices)}; "
@@ -301,7 +304,7 @@ class LitScene:
             )
         self.lighting, self.mesh = lighting, mesh
         self._caster = Caster(mesh)
-        self._normals = mesh.vertex_normals.astype(np.float32)
+        self._normals = (mesh.vertex_normals if normals is None else normals).astype(np.float32)
         self._bounces = None
         if bounces and lighting.bounces > 0:
             from rendering.bounce import Bounces

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from rendering.light import SpotLight, arriving, pack_lights
+from rendering.light import LIGHT_COLUMNS, SpotLight, arriving, pack_lights
 
 if TYPE_CHECKING:
     from embreex.rtcore_scene import EmbreeScene
@@ -32,6 +33,28 @@ REACH = 2
 OFF_PLANE = 0.12
 BRIGHTEST = 0.9
 """Largest albedo of a path's surfaces: the geometric series of its further bounces has to end."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths from places of a surface, which stay what they are while the lamp moves and albedo changes.
+
+    Attributes:
+        at, normal: (BOUNCES, N * P, 3) float32, where each path met a surface, lifted off it; from the mesh's centre.
+        face: (BOUNCES, N * P) int32, the face there; negative where the path has ended before.
+        each: P, paths from each of the N places.
+    """
+
+    at: Float32
+    normal: Float32
+    face: NDArray[np.int32]
+    each: int
+
+    def of(self, places: NDArray[np.int64]) -> Paths:
+        """The paths from some of the places only."""
+        b, p = len(self.face), self.each
+        at, normal = (v.reshape(b, -1, p, 3)[:, places].reshape(b, -1, 3) for v in (self.at, self.normal))
+        return Paths(at, normal, self.face.reshape(b, -1, p)[:, places].reshape(b, -1), p)
 
 
 class Bounces:
@@ -82,6 +105,27 @@ class Bounces:
             self._scene, self._vertices, self._faces, self._parts, self._lift, where,
             np.ascontiguousarray(normals, np.float32), lights, self._albedo, rng, paths, series=False,
         )  # fmt: skip
+
+    def paths(self, points: NDArray, normals: NDArray, rng: np.random.Generator, each: int = PATHS) -> Paths:
+        """Paths from points with normals (N, 3), world; `orders_by` says what they bring."""
+        where, facing = (np.ascontiguousarray(v, np.float32) for v in (points - self._centre, normals))
+        return traced_paths(self._scene, self._vertices, self._faces, self._lift, where, facing, rng, each)
+
+    def orders_by(self, paths: Paths, spots: tuple[SpotLight, ...], world_from_cam: NDArray[np.float64]) -> Float32:
+        """`orders` (BOUNCES, N, 3) by way of given paths: their noise is alike for all lamps and poses."""
+        lights = pack_lights(spots, self._moved(world_from_cam))
+        weight, orders = np.ones_like(paths.at[0]), np.zeros((BOUNCES, len(paths.at[0]) // paths.each, 3), np.float32)
+        arrived, to_light = np.empty_like(weight), np.empty_like(weight)
+        reach = np.empty(len(weight), np.float32)
+        for b in range(BOUNCES):
+            lamp_at(
+                paths.at[b], paths.normal[b], paths.face[b], self._albedo, lights, weight, to_light, reach, arrived
+            )  # fmt: skip
+            lit = np.flatnonzero(arrived.any(1))
+            shadow = self._scene.run(paths.at[b][lit], to_light[lit], reach[lit], query="OCCLUDED")
+            arrived[lit[np.asarray(shadow, np.int32) >= 0]] = 0
+            orders[b] = arrived.reshape(-1, paths.each, 3).mean(1)
+        return orders
 
     def image(
         self, shape: tuple[int, int], at: NDArray[np.int64], points: NDArray, normals: NDArray,
@@ -168,10 +212,7 @@ def traced_orders(
 ) -> Float32:  # fmt: skip
     """The same by the number of bounces, (BOUNCES, N, 3); `series`: the last stands for all further ones."""
     n = len(points)
-    # One well spread set of directions a place, shifted at random (Cranley and Patterson, 1976).
-    i = np.arange(paths)
-    spread = np.stack([(i + 0.5) / paths, (i * 0.6180339887) % 1.0], -1)[None]
-    draws = ((spread + rng.random((n, 1, 2))) % 1.0).reshape(-1, 2).astype(np.float32)
+    draws = _spread_draws(n, paths, rng)
     origin, normal = np.repeat(points + lift * normals, paths, 0), np.repeat(normals, paths, 0)
     weight, orders = np.ones((n * paths, 3), np.float32), np.zeros((BOUNCES, n, 3), np.float32)
     way, to_light = np.empty_like(origin), np.empty_like(origin)
@@ -188,6 +229,65 @@ def traced_orders(
         orders[bounce] = arrived.reshape(n, paths, 3).mean(1)
         draws = rng.random((len(origin), 2), np.float32)
     return orders
+
+
+def traced_paths(
+    scene: EmbreeScene, vertices: Float32, faces: NDArray[np.int32], lift: np.float32, points: Float32,
+    normals: Float32, rng: np.random.Generator, paths: int,
+) -> Paths:  # fmt: skip
+    """The ways that `traced_orders` goes, for any lamp and albedo."""
+    draws = _spread_draws(len(points), paths, rng)
+    origin, normal = np.repeat(points + lift * normals, paths, 0), np.repeat(normals, paths, 0)
+    weight, way, to_light, arrived = np.ones_like(origin), *(np.empty_like(origin) for _ in range(3))
+    reach, part = np.empty(len(origin), np.float32), np.zeros(len(faces), np.int32)
+    white, dark = np.ones((1, 3), np.float32), np.zeros((1, LIGHT_COLUMNS), np.float32)
+    at, facing = (np.empty((BOUNCES, *origin.shape), np.float32) for _ in range(2))
+    face = np.empty((BOUNCES, len(origin)), np.int32)
+    for b in range(BOUNCES):
+        cosine_directions(normal, draws, way)
+        met = np.asarray(scene.run(origin, way), np.int32)
+        advance(
+            met, way, vertices, faces, part, white, dark, lift, False, origin, normal, weight, to_light, reach, arrived
+        )  # fmt: skip
+        at[b], facing[b], face[b] = origin, normal, np.where(weight[:, 0] > 0, met, -1)
+        draws = rng.random((len(origin), 2), np.float32)
+    return Paths(at, facing, face, paths)
+
+
+def _spread_draws(places: int, paths: int, rng: np.random.Generator) -> Float32:
+    """(places * paths, 2) in [0, 1): one well spread set for each place, shifted at random (Cranley and Patterson,
+    1976)."""
+    i = np.arange(paths)
+    spread = np.stack([(i + 0.5) / paths, (i * 0.6180339887) % 1.0], -1)[None]
+    return ((spread + rng.random((places, 1, 2))) % 1.0).reshape(-1, 2).astype(np.float32)
+
+
+@njit(cache=True, fastmath=True)
+def lamp_at(
+    at: NDArray, normal: NDArray, face: NDArray, albedo: NDArray, lights: NDArray, weight: NDArray, to_light: NDArray,
+    reach: NDArray, arrived: NDArray,
+) -> None:  # fmt: skip
+    """What the lights send to where paths have met a surface, as they bring it back, without shadows.
+
+    `weight` (N, 3) is multiplied by the albedo (F, 3) of the `face` (N,) there; `to_light` (N, 3) and `reach` (N,) are
+    a shadow ray to the first light, `arrived` (N, 3) is what the path brings back if that is free.
+    """
+    for i in range(face.size):
+        f = face[i]
+        for k in range(3):
+            arrived[i, k] = 0.0
+            weight[i, k] *= albedo[f, k] if f >= 0 else 0.0
+        if f < 0:
+            continue
+        x, y, z = at[i, 0], at[i, 1], at[i, 2]
+        lx, ly, lz = lights[0, 0] - x, lights[0, 1] - y, lights[0, 2] - z
+        far = max(math.sqrt(lx * lx + ly * ly + lz * lz), 1e-6)
+        to_light[i, 0], to_light[i, 1], to_light[i, 2], reach[i] = lx / far, ly / far, lz / far, 0.999 * far
+        for j in range(lights.shape[0]):
+            dx, dy, dz, factor = arriving(lights[j], x, y, z)
+            e = factor * max(dx * normal[i, 0] + dy * normal[i, 1] + dz * normal[i, 2], 0.0)
+            for k in range(3):
+                arrived[i, k] += weight[i, k] * e * lights[j, 8 + k]
 
 
 @njit(cache=True, fastmath=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -100,6 +100,28 @@ class Mesh:
             None if self.colors is None else self.colors[used],
             None if self.weight is None else self.weight[used],
         )
+
+    def split(self, large: NDArray[np.bool_]) -> tuple[Mesh, NDArray[np.int64]]:
+        """The same surface with each face where `large` (F,) is True cut in four at the middles of its edges.
+
+        Also the two vertices (N, 2) between which each of the N new ones lies; these come after the old ones. A face
+        beside one that was cut stays whole: the new vertex lies on its edge.
+        """
+        cut = self.faces[large]
+        edges = np.sort(np.concatenate([cut[:, [0, 1]], cut[:, [1, 2]], cut[:, [2, 0]]]).astype(np.int64), 1)
+        both, number = np.unique(edges[:, 0] * len(self.vertices) + edges[:, 1], return_inverse=True)
+        ends = np.stack(np.divmod(both, max(len(self.vertices), 1)), 1)
+        ab, bc, ca = (len(self.vertices) + number).reshape(3, -1)
+        a, b, c = cut.T
+        small = np.concatenate([np.stack(v, 1) for v in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
+
+        def with_middles(values: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if values is None else np.concatenate([values, values[ends].mean(1).astype(values.dtype)])
+
+        vertices, colors, weight = (with_middles(v) for v in (self.vertices, self.colors, self.weight))
+        assert vertices is not None
+        faces = np.concatenate([self.faces[~large], small.astype(self.faces.dtype)])
+        return Mesh(vertices, faces, colors, weight), ends
 
     def sample(self, count: int, seed: int = 0) -> tuple[Float, NDArray[np.int64]]:
         """`count` points spread evenly over the surface, (count, 3), and the face of each, (count,)."""

@@ -5,7 +5,8 @@
     python tools/bench_light.py --clips traced_colon --no-splats --pictures FOLDER
 
 True surface, poses and intrinsics are given to both; every 8th frame is held out. Light, response and albedo are
-estimated from the others; the Gaussians are seeded on the true depth and trained on the others, as `--scene splats`
+estimated from the others, on the surface with its faces cut to --finest pixels (the same surface: Gaussians may be as
+small as they like, too); the Gaussians are seeded on the true depth and trained on the others, as `--scene splats`
 does. A held-out frame's exposure is that between its neighbours in time, for both. PSNR over all pixels, the mean over
 the held-out frames; "far" is the half of them whose camera is farthest from those of the frames that were learnt from.
 "At best" is what the clip's own noise allows (tools/bench_splats.py).
@@ -43,6 +44,7 @@ from video_io.masks import with_masks
 
 Float = NDArray[np.float64]
 HELD_OUT = 8
+CUTS = 3  # times at most that a face is cut in four
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,36 @@ def psnr(shown: NDArray[np.uint8], frame: Frame) -> float:
     return float(-10 * np.log10(max(float(square.mean()), 1e-10)))
 
 
-def by_light(mesh: Mesh, seen: list[Seen], test: list[int], bounces: bool) -> tuple[list[NDArray], Lighting]:
+def finer(mesh: Mesh, sights: list[Sight], finest: float) -> tuple[Mesh, Float]:
+    """The surface with no face's mean edge longer than so many pixels where it is seen, and its vertices' normals."""
+    normals = mesh.vertex_normals
+    for _ in range(CUTS):
+        caster, nearest = Caster(mesh), np.full(len(mesh.faces), np.inf)
+        for sight in sights[:: max(1, len(sights) // 12)]:
+            camera = sight.frame.camera
+            assert camera is not None
+            hits = caster.cast(camera, sight.world_from_cam)
+            met = hits.faces >= 0
+            np.minimum.at(nearest, hits.faces[met], hits.depth[met] / camera.focal_px)
+        corners = mesh.vertices[mesh.faces]
+        edge = np.linalg.norm(corners - np.roll(corners, 1, 1), axis=2).mean(1)
+        large = edge > finest * nearest
+        if not large.any():
+            break
+        mesh, ends = mesh.split(large)
+        between_ends = normals[ends].mean(1)
+        normals = np.concatenate([normals, between_ends / np.linalg.norm(between_ends, axis=1, keepdims=True)])
+    return mesh, normals
+
+
+def by_light(
+    mesh: Mesh, seen: list[Seen], test: list[int], bounces: bool, finest: float
+) -> tuple[list[NDArray], Lighting]:
     """The held-out frames as the estimated scene looks from there."""
     learnt = [Sight(s.frame, s.world_from_cam) for i, s in enumerate(seen) if i not in test]
-    lighting = estimate(mesh, learnt, bounces=bounces)
-    scene = LitScene(lighting, mesh)
+    mesh, normals = finer(mesh, learnt, finest)
+    lighting = estimate(mesh, learnt, normals, bounces=bounces)
+    scene = LitScene(lighting, mesh, normals=normals)
     shown = []
     for i in test:
         camera = seen[i].frame.camera
@@ -120,6 +147,7 @@ def by_splats(seen: list[Seen], test: list[int], seconds: float) -> tuple[list[N
     for one in seen:
         scene.integrate(one)
     training = scene._train(scene._surface.mesh())
+    assert [v.index for v in training.tests] == [seen[i].frame.index for i in test], "other frames were held out"
     splats, times = training.splats(), np.array([v.time_ns for v in training.views], float)
     shown = []
     for i in test:
@@ -137,6 +165,7 @@ def main() -> None:
     parser.add_argument("--clips", nargs="+", default=["traced_colon", "traced_sinus", "traced_lap"])
     parser.add_argument("--every", type=int, default=1, help="only every so many frames are used")
     parser.add_argument("--minutes", type=float, help="for the Gaussians; by default as long as the light took")
+    parser.add_argument("--finest", type=float, default=1.5, help="pixels of the longest edge; inf: the mesh as it is")
     parser.add_argument("--direct-only", action="store_true", help="no light between surfaces in the model")
     parser.add_argument("--no-splats", action="store_true")
     parser.add_argument("--pictures", type=Path, help="a folder for frame, by light, by Gaussians, side by side")
@@ -147,9 +176,12 @@ def main() -> None:
         test, far = held_out(seen)
         best = np.mean([noise_psnr(open_truth(args.data / clip).image_paths[seen[i].frame.index]) for i in test])
         begun = time.monotonic()
-        lit, lighting = by_light(mesh, seen, test, not args.direct_only)
+        lit, lighting = by_light(mesh, seen, test, not args.direct_only, args.finest)
         seconds = time.monotonic() - begun
-        what = f"gamma {lighting.gamma:.2f}, fall-off {lighting.figures['falloff_joint']:.2f}"
+        what = (
+            f"gamma {lighting.gamma:.2f}, fall-off {lighting.figures['falloff_joint']:.2f} ± "
+            f"{lighting.figures['falloff_joint_std']:.2f}, {len(lighting.albedo)} vertices"
+        )
         rows = [("light", lit, seconds, what)]
         if not args.no_splats:
             begun = time.monotonic()

@@ -130,7 +130,8 @@ def _sentences(fits: Fits, reach: float) -> tuple[dict[str, str], dict[str, str]
         fixed["albedo's scale"] = "95 % of the surface has an albedo below 0.6: only its product with the light shows"
     if fits.parts.film:
         observable["roughness"] = (
-            f"{rough:.2f} ± {rough * best.std('log_roughness'):.2f}, of the film and of relief finer than the mesh"
+            f"{rough:.2f} ± {rough * best.std('log_roughness'):.2f}, one for the whole scene, "
+            "of the film and of relief finer than the mesh"
         )
     else:
         fixed["roughness"] = "0.35 and no film: there are no highlights to tell it by"

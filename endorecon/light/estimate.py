@@ -31,7 +31,7 @@ SMOOTHING = 4
 LIGHT = ("log_gamma", "shoulder", "vignette", "exponent", "tilt_x", "tilt_y", "x", "y", "z")
 ROUNDS = 2
 """How often light between surfaces is traced anew, from the albedo that was found with it."""
-AGREEING = 2  # times that it is traced in the end, for the albedo of the colour that the fit leaves out
+AGREEING = 1  # times that walls take the albedo that was found by their light, in each round
 ROUGHNESSES = (0.15, 0.22, 0.32, 0.45)
 FILM_GAIN = 10.0
 """How much the robust cost has to fall for a highlight to be believed, over how many observations err alike."""
@@ -123,59 +123,65 @@ def estimate(
 def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Progress = lambda *_: None) -> Fits:
     """Fit light, response, exposures and the points' albedo to the evidence."""
     from endorecon.light import between, model, solver
-    from rendering.bounce import Bounces
 
     unit = float(np.median(evidence.distance))
     data = solver.Data.of(evidence, unit)
     at = begin(data, unit)
-    flat, parts, scale = flat_rms(data, at), model.Parts(), 1.0
-    traced, tracer, free = None, None, LIGHT
-    # Dark colours have met few walls: what pale ones have collected between walls is the less certain part.
+    flat, parts, free = flat_rms(data, at), model.Parts(), LIGHT
+    walls, traced = between.Walls(mesh, evidence, at.log_albedo) if bounces else None, None
+    # Dark colours have met few walls: they begin. Pale ones join once walls have an albedo; they count for less.
     dark = [int(c) for c in np.argsort(at.log_albedo.mean(0))]
+    first = 2 if bounces else 3
+
+    def data(highlights: bool, count: int = 3) -> Data:
+        return solver.Data.of(evidence, unit, traced, highlights, dark[:count])
+
+    def agreed(at: Estimate, walls: between.Walls) -> Estimate:
+        """The walls take the albedo that their light has brought out, and throw it anew."""
+        nonlocal traced
+        for _ in range(AGREEING):
+            at = settled(data(parts.film), at, parts)
+            walls.agree(data(parts.film).seen, at)
+            walls.scale *= float(np.exp(at.values["log_scale"]))
+            traced, at = walls.traced(at.lamp()), at.with_values(log_scale=0.0)
+        return settled(data(parts.film), at, parts)
+
     for number in range(ROUNDS if bounces else 1):
         progress("light", number, ROUNDS)
-        if bounces:
-            tracer = tracer or Bounces(mesh, np.zeros((len(mesh.vertices), 3)))
-            scale = scale * np.exp(at.values["log_scale"]) if number else between.usual_scale(np.exp(at.log_albedo))
-            tracer.paint(between.over_mesh(mesh, evidence, scale * np.exp(at.log_albedo)))
-            traced = between.traced(tracer, evidence, at.lamp(), number)
-            at, free = at.with_values(log_scale=0.0), (*LIGHT, "log_scale")
-
-        def data(highlights: bool, count: int = 2 if bounces else 3) -> Data:
-            return solver.Data.of(evidence, unit, traced, highlights, dark[:count])  # noqa: B023
-
+        if walls is not None and number == 0:
+            traced, free = walls.traced(at.lamp()), (*LIGHT, "log_scale")
         if number == 0:
             # The lamp's place first: a response that is fitted without it takes its part, and does not give it back.
-            at = solver.fit(data(False), at, LIGHT[2:], steps=8)
-            at = solver.fit(data(False), at, free)
-            at, parts = with_film(data(True), at, free)
+            at = solver.fit(data(False, first), at, LIGHT[2:], steps=8)
+            at = solver.fit(data(False, first), at, free)
+            at, parts = with_film(data(True, first), at, free)
         else:
-            at = solver.fit(data(parts.film).matched(at, parts), at, at.free, parts)
-        if bounces:
-            at = settled(data(parts.film, 3), at, parts)
+            at = solver.fit(data(parts.film).doubted(at).matched(at, parts), at, at.free, parts)
+        if walls is not None:
+            at = agreed(at, walls)
     wet = parts.film
-    at = solver.fit(data(wet).matched(at, parts), at, at.free, parts)
-    at, parts = with_pair(data(wet).matched(at, parts), at, parts)
-    seen = data(wet).matched(at, parts)
+    seen = data(wet).doubted(at)
+    at = solver.fit(seen.matched(at, parts), at, at.free, parts)
+    at, parts = with_pair(seen.matched(at, parts), at, parts)
+    seen = seen.matched(at, parts)
     at = solver.fit(seen, at, at.free, parts)
-    scale, scale_std = scale * float(np.exp(at.values["log_scale"])), at.std("log_scale")
-    if not bounces:
-        scale, scale_std = between.usual_scale(np.exp(at.log_albedo)), np.inf
     progress("light", ROUNDS, ROUNDS)
     joint = solver.fit(seen, at, (*at.free, "falloff"), parts)
     known = at.with_values(log_gamma=model.UNKNOWNS["log_gamma"].mean)
     other = tuple(n for n in (*at.free, "falloff") if n != "log_gamma")
     falloff = solver.fit(seen, known, other, parts)
-    at = settled(data(wet, 3), at, parts)
-    if tracer is not None:
-        # The palest colour was no part of the fit: its walls and its light between them have to agree in the end.
-        at, walls = at.with_values(log_scale=0.0), at.log_albedo
-        for number in range(AGREEING):
-            walls = 0.5 * (walls + at.log_albedo)
-            tracer.paint(between.over_mesh(mesh, evidence, scale * np.exp(walls)))
-            traced = between.traced(tracer, evidence, at.lamp(), ROUNDS + number)
-            at = settled(data(wet, 3), at, parts)
+    if walls is None:
+        scale, scale_std = between.usual_scale(np.exp(at.log_albedo)), np.inf
+        at = settled(data(wet), at, parts)
+    else:
+        # What light between surfaces is wrong by shows in how much the dark colours alone differ.
+        few = data(wet, first).matched(at, parts)
+        at, joint = (v.against(solver.fit(few, v, v.free, parts)) for v in (at, joint))
+        scale_std = float(np.hypot(at.std("log_scale"), solver.BETWEEN_ERROR))
+        # The walls, and the light between them, have to agree in the end.
+        at, scale = agreed(at, walls), walls.scale
     rms = solver.residual_rms(data(wet), at, parts)
+    tracer = None if walls is None else walls.tracer
     return Fits(evidence, at, joint, falloff, scale, scale_std, tracer, rms, flat, parts)
 
 

@@ -57,6 +57,7 @@ UNKNOWNS: dict[str, Unknown] = {
 NAMES = tuple(UNKNOWNS)
 PAIR = ("half_x", "half_y")
 FILM = ("log_film", "log_roughness")
+WIDENED = 0.08  # deviation of the log roughness by the blur of pixels and of normals, which the model does not have
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Estimate:
         log_gain: (F, 3) log of exposure times white balance.
         unit: the length in which positions are, in the scene's unit.
         covariance: of the free unknowns, in the order of `free`; empty before there is one.
+        apart: by name, how far two estimates are from each other that have only the truth in common.
     """
 
     values: dict[str, float]
@@ -95,12 +97,19 @@ class Estimate:
     unit: float
     free: tuple[str, ...] = ()
     covariance: Float = field(default_factory=lambda: np.zeros((0, 0)))
+    apart: dict[str, float] = field(default_factory=dict)
 
     def std(self, name: str) -> float:
-        """Standard deviation of an unknown; 0 where it was not free."""
+        """Standard deviation of an unknown: noise, what estimates differ by, blur; 0 where it was not free."""
         if name not in self.free:
             return 0.0
-        return float(np.sqrt(self.covariance[self.free.index(name), self.free.index(name)]))
+        noise = np.sqrt(self.covariance[self.free.index(name), self.free.index(name)])
+        blur = WIDENED if name == "log_roughness" else 0.0
+        return float(np.hypot(np.hypot(noise, blur), self.apart.get(name, 0.0)))
+
+    def against(self, other: Estimate) -> Estimate:
+        """With what an estimate from other pixels or colours differs by."""
+        return replace(self, apart={n: abs(self.values[n] - other.values[n]) for n in self.free})
 
     def lamp(self) -> Lamp:
         """The light, in the scene's unit; intensity 1 in all, shared by a pair."""

@@ -25,6 +25,9 @@ ALIKE = 20.0
 """How many observations err alike before the clip has told: a point's relief wherever it is seen, traced light
 wherever it is carried to. Beliefs count against the data by this."""
 MOST_ALIKE = 40.0
+BETWEEN_ERROR = 0.15
+"""Share of the light between surfaces that may be wrong. By few paths, and carried to other places, it is wrong by some
+0.05, but alike over whole walls."""
 QUIETEST, LOUDEST = 0.3, 3.0  # bounds of the noise that is found, over what is expected
 BALANCE_STD = 0.03  # of the log white balance about the clip's, frame to frame
 ALBEDO_STD = 30.0  # of the log albedo about its mean: so wide that no smaller gamma pays by making albedos more alike
@@ -68,6 +71,17 @@ class Data:
         use &= np.isin(np.arange(3), list(channels))
         sigma = np.sqrt(NOISE**2 + (MODEL_ERROR * value) ** 2 + (PLACED_PX * evidence.slope) ** 2)
         return Data(Seen.of(evidence, unit, between), value, use.astype(float), sigma)
+
+    def doubted(self, at: Estimate) -> Data:
+        """With less trust in values to which light between surfaces adds much."""
+        seen, theta = self.seen, torch.tensor([at.values[n] for n in NAMES], dtype=torch.float32)
+        if seen.indirect is None:
+            return self
+        bent = summed(seen.indirect, torch.exp(theta[NAMES.index("log_scale")]), seen.walls)
+        straight = lit(theta, replace(seen, indirect=None), torch.ones_like(bent), PLAIN)[0] * np.pi
+        share = (bent / (bent + straight).clamp_min(1e-9)).numpy().astype(float)
+        error = BETWEEN_ERROR * share * self.value / np.exp(at.values["log_gamma"])
+        return replace(self, sigma=np.hypot(self.sigma, error))
 
     def matched(self, at: Estimate, parts: Parts) -> Data:
         """With the noise that this estimate leaves, and with how much of it is common to a point's observations.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rendering.bounce import BRIGHTEST, over_image, traced_irradiance
+from rendering.bounce import BRIGHTEST, PATHS, over_image, traced_irradiance
 
 if TYPE_CHECKING:
     from embreex.rtcore_scene import EmbreeScene
@@ -20,6 +20,7 @@ Float32 = NDArray[np.float32]
 def indirect_irradiance(
     scene: EmbreeScene, anatomy: Anatomy, shape: tuple[int, int], points: Float32, normals: Float32,
     parts: NDArray[np.int32], eye: NDArray[np.float64], lights: Float32, albedo: Float32, rng: np.random.Generator,
+    paths: int = PATHS,
 ) -> Float32:  # fmt: skip
     """Irradiance rgb (H * W, 3) at the pixels' points, of all orders of diffuse reflection.
 
@@ -28,13 +29,13 @@ def indirect_irradiance(
         eye: (3,), mm, world.
         lights: from pack_lights.
         albedo: (P, 3) of each part for the paths, the mean of its texture.
-        rng: of the paths.
+        rng, paths: of the paths, and how many from each place.
     """
     lift, a = np.float32(1e-4 * anatomy.scale_mm), anatomy
 
     def trace(at: Float32, facing: Float32) -> Float32:
         return traced_irradiance(
-            scene, a.vertices, a.faces, a.face_part, lift, at, facing, lights, np.clip(albedo, 0, BRIGHTEST), rng
+            scene, a.vertices, a.faces, a.face_part, lift, at, facing, lights, np.clip(albedo, 0, BRIGHTEST), rng, paths
         )
 
     return over_image(shape, points, normals, parts, eye, trace)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rendering.bounce import PATHS
 from rendering.light import SpotLight, pack_lights
 from rendering.phantom.indirect import indirect_irradiance
 from rendering.phantom.kernel import mean_irradiance, shade, surface_points
@@ -29,6 +30,7 @@ class Look:
         interreflection: what the albedo is multiplied by for the light that surfaces pass on to each other; 0: none.
         ambient: irradiance from everywhere, as a share of the mean direct irradiance.
         shadows: whether rays to the lights are cast.
+        paths: from each place that light between surfaces is traced at; its noise is 17 % there with 32 of them.
     """
 
     materials: tuple[Material, ...]
@@ -37,6 +39,7 @@ class Look:
     interreflection: float = 1.0
     ambient: float = 0.0
     shadows: bool = False
+    paths: int = PATHS
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ class Renderer:
             indirect += indirect_irradiance(
                 self._scene, self.anatomy, shape, points, normals, parts, eye, lights,
                 look.interreflection * mean_albedo(look.materials), np.random.default_rng(look.seed),
+                look.paths,
             )  # fmt: skip
         shadow = self._shadows(lights, points, normals, parts) if look.shadows else np.zeros((len(rays), 0), np.float32)
         linear, albedo = np.zeros((len(rays), 3), np.float32), np.zeros((len(rays), 3), np.float32)

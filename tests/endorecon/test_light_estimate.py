@@ -172,3 +172,64 @@ def test_the_fast_model_and_its_slopes_agree_with_the_plain_one() -> None:
         assert np.abs(by_albedo - (up - plain) / h).max() < 1e-3
         up = solver.reference(data, replace(at, log_gain=at.log_gain + h), parts)
         assert np.abs(by_gain - (up - plain) / h).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_with_light_between_surfaces_lamp_and_albedo_are_found_again() -> None:
+    """A pale, folded wall; the phantom's own figures are in docs/light.md."""
+    mesh, made = folds(), []
+    pale = replace(truth(0.0), albedo=np.minimum(1.6 * truth().albedo, 0.9), bounces=3)
+    scene = LitScene(pale, mesh)
+    for number, pose in enumerate(poses()):
+        rgb = scene.view(CAMERA, pose, frame=number).rgb
+        made.append(Sight(replace(Frame.of(rgb, number), camera=CAMERA), pose))
+    found = estimate(mesh, made, points=300)
+    assert found.bounces == 3
+    assert found.lamp.position[0] == pytest.approx(LAMP.position[0], abs=0.5)
+    seen = found.observed > np.median(found.observed)
+    ratio = np.median((found.albedo / pale.albedo)[seen], 0)
+    assert ratio / ratio.mean() == pytest.approx(np.ones(3), abs=0.1)  # each colour's walls and light agree
+
+
+def test_walls_and_their_light_agree_at_once() -> None:
+    """A cavity in which each wall sees half of what others throw: put in too pale or dark, the true albedo comes out.
+
+    Lit by 1, a wall of albedo a is as bright as a (1 + a / 2 + (a / 2)^2 + (a / 2)^3 / (1 - a)): 0.6 as
+    0.6 (1 + 0.3 + 0.09 + 0.0675) = 0.8745.
+    """
+    import torch
+
+    from endorecon.light.between import Walls
+    from endorecon.light.model import Estimate, Seen, start
+
+    evidence = gather(folds(), folds().vertex_normals, sights()[:3], 30)
+    m = len(evidence.points)
+    ahead, one = torch.tensor([[0.0, 0.0, 1.0]]).repeat(m, 1), torch.ones(m, 3)
+    for believed in (0.3, 0.85):
+        walls = Walls(folds(), evidence, np.full((m, 3), np.log(believed)))
+        walls.scale = 1.0
+        thrown = [believed / 2, (believed / 2) ** 2, (believed / 2) ** 3]
+        seen = Seen(
+            ahead, -ahead, torch.zeros(m, 2), torch.stack([o * one for o in thrown]), torch.arange(m),
+            torch.zeros(m, dtype=torch.long), 1.0, (m, 1), torch.full((3,), believed),
+        )  # fmt: skip
+        bright = 1 + thrown[0] + thrown[1] + thrown[2] / (1 - believed)
+        found = Estimate({**start(), "falloff": 2.0}, np.full((m, 3), np.log(0.8745 / bright)), np.zeros((1, 3)), 1.0)
+        walls.agree(seen, found)
+        assert np.exp(walls.log) == pytest.approx(0.6, rel=1e-3)
+
+
+def test_light_between_walls_is_wrong_alike_wherever_the_lamp_is() -> None:
+    """Few paths: what they miss at a point is much the same for two places of the lamp, so albedo takes it."""
+    from endorecon.light.between import Web
+    from rendering.bounce import Bounces
+
+    mesh, pale = folds(), np.full((len(folds().vertices), 3), 0.6)
+    evidence = gather(mesh, mesh.vertex_normals, sights()[3:5], 60)
+    tracer = Bounces(mesh, pale)
+    few, many = (Web(tracer, evidence, 60, n).traced(LAMP).orders.sum(0)[:, 0] for n in (16, 2000))
+    wrong = np.log(few / many)
+    ways = [wrong[evidence.frame == f] for f in (0, 1)]
+    both = np.intersect1d(*(evidence.point[evidence.frame == f] for f in (0, 1)))
+    pairs = [w[np.isin(evidence.point[evidence.frame == f], both)] for f, w in enumerate(ways)]
+    assert np.std(pairs[0] - pairs[1]) < 0.5 * np.std(pairs[0])

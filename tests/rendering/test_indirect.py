@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rendering.bounce import BOUNCES, cosine_directions, traced_irradiance
+from rendering.bounce import BOUNCES, Bounces, cosine_directions, traced_irradiance
 from rendering.light import SpotLight, pack_lights
+from rendering.mesh import Mesh
 from rendering.phantom import anatomy as anatomies
 from rendering.phantom.material import Material, mean_albedo
 from rendering.phantom.paths import OrbitPath
@@ -104,3 +105,23 @@ def test_paths_agree_with_plain_path_tracing() -> None:
         slow = slow_irradiance(renderer, point.astype(float), normal.astype(float), light, albedo.astype(float))
         # 1500 paths against 3200
         assert found == pytest.approx(slow, rel=0.1)
+
+
+def test_paths_that_are_kept_bring_what_paths_drawn_anew_bring() -> None:
+    """A half sphere: of its own light on itself, by two lamps' places, after one, two and three bounces."""
+    a = sphere().anatomy
+    keep = a.vertices[a.faces].mean(1)[:, 2] > -2
+    mesh, pose = Mesh(a.vertices, a.faces[keep]), np.eye(4)
+    bounces = Bounces(mesh, np.tile([0.5, 0.25, 0.1], (len(a.vertices), 1)))
+    points, normals = np.array([[0, 0, 10.0], [6.0, 0, 8.0]]), np.array([[0, 0, -1.0], [-0.6, 0, -0.8]])
+    kept = bounces.paths(points, normals, np.random.default_rng(4), 500)
+    for shift in (0.0, 3.0):
+        pose[0, 3] = shift
+        anew = bounces.orders(points, normals, (EVEN,), pose, np.random.default_rng(4), 500)
+        assert bounces.orders_by(kept, (EVEN,), pose) == pytest.approx(anew, rel=2e-3)
+        assert (anew > 0).all()
+    second = bounces.orders_by(kept.of(np.array([1])), (EVEN,), pose)
+    assert second == pytest.approx(anew[:, 1:], rel=2e-3)
+    bounces.paint(np.tile([0.25, 0.125, 0.05], (len(a.vertices), 1)))
+    # half the albedo: 1/2, 1/4, 1/8 of the light
+    assert (bounces.orders_by(kept, (EVEN,), pose) / anew).mean((1, 2)) == pytest.approx([0.5, 0.25, 0.125], rel=2e-3)

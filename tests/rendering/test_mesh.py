@@ -138,3 +138,17 @@ def test_transformed_scales_before_it_turns():
     moved = square().transformed(np.array([[0, -1, 0, 5], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), scale=0.5)
     # (-8, -8, 10) halved is (-4, -4, 5); turned a quarter (4, -4, 5); moved (9, -4, 5)
     np.testing.assert_allclose(moved.vertices[0], [9, -4, 5])
+
+
+def test_a_face_is_cut_in_four_and_its_surface_stays():
+    square = Mesh(
+        np.array([[0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 2]], np.float32), np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+    )
+    cut, ends = square.split(np.array([True, False]))
+    assert ends.tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert cut.vertices[4:].tolist() == [[1, 0, 0], [1, 1, 0], [2, 1, 0]]
+    assert cut.faces[0].tolist() == [0, 2, 3]
+    assert cut.face_areas[1:] == pytest.approx([0.5] * 4)
+    assert cut.face_normals[1:] == pytest.approx(np.tile(square.face_normals[:1], (4, 1)))
+    all_cut, _ = square.split(np.ones(2, bool))
+    assert (len(all_cut.faces), len(all_cut.vertices)) == (8, 9)  # the edge between the two has one middle
