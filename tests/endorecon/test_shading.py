@@ -23,7 +23,7 @@ from video_io.frame import Frame
 
 Float = NDArray[np.float64]
 # As free as a surface may be whose poses are exact.
-FREE = Settings(correlated=3, height_std=0.1, tilt_std_rad=0.3, tilt_rings=2, blurs_px=(3, 2, 1, 1, 1, 1))
+FREE = Settings(correlated=3, height_std=0.1, tilt_std_rad=0.3, extents=(0.018,) * 6)
 CAMERA = Camera.from_fov(160, 128, np.radians(80))
 FAR_MM, BUMP_MM, WIDTH_MM = 40.0, 2.0, 5.0
 GAMMA = 2.2
