@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from endorecon.shading import system
 from endorecon.shading.lamp import Lamp
-from endorecon.shading.operators import gradient, tangents, unit, vertex_normals
+from endorecon.shading.operators import gradient, rings, tangents, unit, vertex_normals
 from endorecon.shading.problem import LEAST_SIGHTINGS, Problem, evened, sightings
 
 Float = NDArray[np.float64]
@@ -80,11 +80,3 @@ def step(problem: Problem, x: Float, lamp: Lamp, extent: float, settings: Settin
     step_bound, bound = settings.most_step * problem.distance, settings.most_move * problem.distance
     height = np.clip(moved + np.clip(height, -step_bound, step_bound), -bound, bound) - moved
     return x + height[:, None] * normals
-
-
-def rings(std: float, edge_square: float) -> int:
-    """How often half of every value has to be taken from the neighbours to smooth with a standard deviation `std`.
-
-    A neighbour at the distance e lies at e^2 / 2 along each axis in the mean, and it has half a say.
-    """
-    return max(1, round(4 * std**2 / max(edge_square, 1e-30)))

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from endorecon.job import reconstruct_video
 from endorecon.run import read_run
 from endorecon.shading.lamp import Lamp
-from endorecon.shading.operators import edges, gradient, graph_laplacian, neighbours, tangents, vertex_normals
+from endorecon.shading.operators import edges, gradient, graph_laplacian, neighbours, rings, tangents, vertex_normals
 from endorecon.shading.problem import Errors
 from endorecon.shading.refine import refine_surface
-from endorecon.shading.step import Settings, rings
+from endorecon.shading.step import Settings
 from endorecon.shading.views import View, movement, sample
 from rendering.mesh import Caster, Mesh
 from rendering.phantom.clip import simulate
