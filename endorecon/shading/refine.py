@@ -31,8 +31,7 @@ LEAST_LIT = 0.1  # share of the vertices of which enough frames tell the brightn
 # The lamp beside the lens: how quickly the brightness falls with the distance at least (two over gamma on a bare wall),
 # and how much of its changes that must explain.
 LEAST_FALLOFF, LEAST_EXPLAINED = 0.2, 0.1
-LEAST_GAIN = 0.002  # of the residual of the frames held out
-MOST_LOSS = 0.005  # of it, by fusing again: the light sees slopes better than distances
+LEAST_GAIN = 0.002  # of the residual of the frames held out, by each step
 MOST_VIEWS = 48  # of a surface that is refined, evenly spaced
 
 
@@ -127,7 +126,7 @@ def refine_surface(
     if again is not None and len(again.faces):
         begun = Stage.of(Problem.of(again, camera, views), again.vertices.astype(np.float64), settings)
         stages.append(begun)
-        if begun.errors.compared(first.errors) <= 1 + MOST_LOSS:
+        if begun.errors.compared(first.errors) <= 1:
             problem = begun.problem
     stages = stepped(problem, stages, settings)
     ratios = [stage.errors.compared(first.errors) for stage in stages]
@@ -160,14 +159,14 @@ class Stage:
 
 
 def stepped(problem: Problem, stages: list[Stage], settings: Settings) -> list[Stage]:
-    """Go on from the last of the stages that is of this problem, until that brings nothing."""
+    """Go on from the last of the stages that is of this problem, as long as each step brings enough."""
     now = next(stage for stage in reversed(stages) if stage.problem is problem)
     best, found = now.errors.mean, list(stages)
     for extent in settings.extents:
         now = Stage.of(problem, step(problem, now.x, now.lamp, extent, settings), settings)
-        found.append(now)
-        if now.errors.mean > best:
+        if now.errors.mean > (1 - LEAST_GAIN) * best:
             break
+        found.append(now)
         best = now.errors.mean
     return found
 

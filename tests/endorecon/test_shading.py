@@ -24,7 +24,9 @@ from video_io.frame import Frame
 
 Float = NDArray[np.float64]
 # As free as a surface may be whose poses are exact.
-FREE = Settings(correlated=3, height_std=0.1, tilt_std_rad=0.3, extents=(0.018,) * 6)
+FREE = Settings(
+    correlated=3, height_std=0.1, tilt_std_rad=0.3, extents=(0.018,) * 6, wide=float("inf"), most_move=0.1
+)
 CAMERA = Camera.from_fov(160, 128, np.radians(80))
 FAR_MM, BUMP_MM, WIDTH_MM = 40.0, 2.0, 5.0
 GAMMA = 2.2
