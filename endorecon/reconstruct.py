@@ -18,7 +18,7 @@ from endorecon.ahead import ahead
 from endorecon.clock import Clock
 from endorecon.run import FrameRow
 from endorecon.spool import Shelf
-from endorecon.surface import Surface
+from endorecon.surface import Surface, fused_again
 from endorecon.tracking.closing import Closed, close_loops
 from endorecon.tracking.dense import ManyViews
 from endorecon.tracking.densify import Correction, NetworkDepth
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from endorecon.scenes._splat_model import Splats
     from endorecon.scenes.base import Scene
     from endorecon.shading.refine import Refinement
-    from endorecon.shading.views import View
     from foundation_adapters.estimator import Estimator
     from rendering.mesh import Mesh
 
@@ -49,8 +48,8 @@ Measured = tuple[Frame, NetworkDepth, NDArray[np.float64]]  # a frame, its depth
 Place = tuple[Camera, NDArray[np.float64], Correction]  # the camera, its pose, and what corrects the network's depth
 ONSET_FRAMES = 5  # in which something comes before the lens, or goes
 T = TypeVar("T")
-MOST_VIEWS = 240  # of a surface that is refined, evenly spaced
-Improve = Callable[["Mesh", Camera, "list[View]"], "Refinement"]  # the fused surface, by the light of its frames
+# The fused surface, by the light of its frames; `again` is that surface once they have been fused again.
+Improve = Callable[..., "Refinement"]
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -189,7 +188,7 @@ def fuse(
     for done, seen in enumerate(ahead(sharpened(tracker, result, shelf, work, clock), 4), 1):
         if seen.segment == result.main:
             with clock.stage("fuse"):
-                scene = scene or make_scene(_median_depth(seen))
+                scene = scene or make_scene(seen.median_depth)
                 scene.integrate(seen)
         progress("fusing", done, count)
     if scene is not None:
@@ -200,7 +199,7 @@ def fuse(
             del scene  # the views need room of their own
         if rigid:
             with clock.stage("light"):
-                refine_by_light(tracker, result, work, improve)
+                refine_by_light(tracker, result, make_scene, shelf, work, clock, improve)
         with clock.stage("mesh"):
             if len(result.mesh.faces) and rigid:
                 surface = Surface(result.mesh, result.segments[result.main].camera)
@@ -345,9 +344,17 @@ def finals(
         yield final
 
 
-def refine_by_light(tracker: Tracker, result: Result, work: Work, improve: Improve | None) -> None:
+def refine_by_light(
+    tracker: Tracker,
+    result: Result,
+    make_scene: Callable[[float], Scene],
+    shelf: Shelf,
+    work: Work,
+    clock: Clock,
+    improve: Improve | None,
+) -> None:
     """Put the refined surface in the place of the fused one, if that is wanted and there is any."""
-    from endorecon.shading.refine import Refinement
+    from endorecon.shading.refine import MOST_VIEWS, Refinement
     from endorecon.shading.views import View
 
     if improve is None or result.mesh is None or not len(result.mesh.faces):
@@ -361,7 +368,15 @@ def refine_by_light(tracker: Tracker, result: Result, work: Work, improve: Impro
     chosen = np.unique(np.linspace(0, len(good) - 1, min(MOST_VIEWS, len(good))).astype(int)).tolist()
     poses = result.segments[result.main].world_from_cam
     views = [View(work.spool.at(good[k][0])[0], poses[good[k][1]]) for k in chosen]
-    result.light = improve(result.mesh, result.segments[result.main].camera, views)
+    camera, again = result.segments[result.main].camera, None
+    if result.splats is None:  # Gaussians would have to be trained again
+
+        def brought_to(surface: Surface) -> Iterator[Observation]:
+            frames = finals(tracker, result, surface, shelf, work, clock)
+            return (seen for seen in frames if seen.segment == result.main)
+
+        again = fused_again(result.mesh, camera, brought_to, make_scene)
+    result.light = improve(result.mesh, camera, views, again=again)
     result.mesh = result.light.mesh
 
 
@@ -398,8 +413,3 @@ def windows(frames: Iterable[T], size: int = WINDOW) -> Iterator[list[T]]:
             window = []
     if window:
         yield window
-
-
-def _median_depth(observation: Observation) -> float:
-    valid = observation.confidence > 0
-    return float(np.median(observation.depth[valid])) if valid.any() else 1.0

@@ -82,6 +82,14 @@ def neighbours(pairs: NDArray[np.int64], count: int) -> csr_array:
     return diags_array(1 / np.maximum(joined.sum(1), 1)) @ joined
 
 
+def rings(std: float, edge_square: float) -> int:
+    """How often half of every value has to be taken from the neighbours to smooth with a standard deviation `std`.
+
+    A neighbour at the distance e lies at e^2 / 2 along each axis in the mean, and it has half a say.
+    """
+    return max(1, round(4 * std**2 / max(edge_square, 1e-30)))
+
+
 def graph_laplacian(pairs: NDArray[np.int64], weights: Float, count: int) -> csr_array:
     """(V, V) L with x' L x = the sum over the edges of weight (x_i - x_j)^2."""
     from scipy.sparse import csr_array, diags_array

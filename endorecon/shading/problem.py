@@ -29,6 +29,7 @@ LEAST_SIGHTINGS = 4  # of a vertex, to say something
 SCORE_BLUR_PX = 1.0
 MOST_ERROR = 0.2  # of the log brightness: more is something else that came between
 LAMP_PLACES = 3000
+CELL_PX = 8  # of the images in which surfaces are compared
 FIELD_PX = 24  # the mesh of what is smooth over an image
 _ROUNDS = 2
 _MEDIAN_OF = 5000
@@ -182,17 +183,42 @@ def lit_share(problem: Problem) -> float:
     return float((count >= LEAST_SIGHTINGS).mean())
 
 
-def score(problem: Problem, x: Float, lamp: Lamp) -> float:
-    """How far the frames that were held out are from what the others say of the albedo: a robust mean of the difference
-    of the logarithms."""
-    count = len(x)
+@dataclass(frozen=True)
+class Errors:
+    """How far the frames that were held out are from what the others say of the albedo.
+
+    Attributes:
+        sums, weights: (F, R, C) over the cells of their images: weighted differences of the logarithms, no more than
+            `MOST_ERROR` each, and their weights.
+    """
+
+    sums: Float
+    weights: Float
+
+    @property
+    def mean(self) -> float:
+        return float(self.sums.sum()) / max(float(self.weights.sum()), 1e-30)
+
+    def compared(self, other: Errors) -> float:
+        """By what factor these are larger than others, where the images see both surfaces."""
+        shared = np.minimum(self.weights, other.weights)
+        own, theirs = (float((e.sums / np.maximum(e.weights, 1e-30) * shared).sum()) for e in (self, other))
+        return own / max(theirs, 1e-30)
+
+
+def held_errors(problem: Problem, x: Float, lamp: Lamp) -> Errors:
+    """Of a surface with vertices x (V, 3)."""
+    count, camera = len(x), problem.camera
     seen = sightings(problem, problem.views, problem.sight, x, lamp, SCORE_BLUR_PX)
-    seen, albedo = evened(seen, problem.camera, count)
+    seen, albedo = evened(seen, camera, count)
     _, _, views = system.albedos(seen, count)
-    total, weights = 0.0, 0.0
+    shape = camera.height // CELL_PX + 1, camera.width // CELL_PX + 1
+    found = []
     for s in sightings(problem, problem.held, problem.held_sight, x, lamp, SCORE_BLUR_PX):
-        s = without_field(replace(s, weight=s.weight * (views[s.at] >= LEAST_SIGHTINGS)), albedo, problem.camera)
-        error = np.abs(s.residual - albedo[s.at])
-        total += float((s.weight * np.minimum(error, MOST_ERROR)).sum())
-        weights += float(s.weight.sum())
-    return total / max(weights, 1e-30)
+        s = without_field(replace(s, weight=s.weight * (views[s.at] >= LEAST_SIGHTINGS)), albedo, camera)
+        error = s.weight * np.minimum(np.abs(s.residual - albedo[s.at]), MOST_ERROR)
+        column, row = np.clip(s.uv / CELL_PX, 0, np.array(shape[::-1]) - 1).astype(np.int64).T
+        at = row * shape[1] + column
+        found.append([np.bincount(at, v, shape[0] * shape[1]).reshape(shape) for v in (error, s.weight)])
+    sums, weights = np.array(found).reshape(-1, 2, *shape).swapaxes(0, 1)
+    return Errors(sums, weights)

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from endorecon.shading import system
 from endorecon.shading.lamp import Lamp
-from endorecon.shading.operators import gradient, tangents, unit, vertex_normals
+from endorecon.shading.operators import gradient, rings, tangents, unit, vertex_normals
 from endorecon.shading.problem import LEAST_SIGHTINGS, Problem, evened, sightings
 
 Float = NDArray[np.float64]
-BLURS_PX = (1.0, 1.0, 1.0)  # one a step
+BLUR_PX = 1.0
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,11 @@ class Settings:
         correlated: how many observations say no more than one, as the errors of neighbours and frames are alike.
         height_std: of the fused surface, as a share of the distance.
         tilt_std_rad: of the surface's normals around their smoothed ones; infinite: no smoothing.
-        tilt_rings: over how many rings of neighbours the normals are smoothed.
+        extents: one a step, how far the normals are smoothed (standard deviation), as a share of the distance; the
+            steps add up, each goes on from the surface of the one before.
         step_std: of what a vertex moves beside the mean of its neighbours, as a share of the distance.
+        wide: what is wider than this share of the distance (standard deviation) in what all steps together move is
+            taken back, as noise is narrow; infinite: nothing.
         most_step, most_move: bounds of a step and of all, as shares of the distance.
     """
 
@@ -36,33 +39,36 @@ class Settings:
     shading: bool = True
     lamp: bool = True
     correlated: float = 30.0
-    height_std: float = 0.002
-    tilt_std_rad: float = 0.1
-    tilt_rings: int = 3
+    height_std: float = 0.0015
+    tilt_std_rad: float = 0.03
+    extents: tuple[float, ...] = (0.012, 0.016, 0.022, 0.03)
     step_std: float = 0.005
+    wide: float = 0.04
     most_step: float = 0.02
-    most_move: float = 0.1
-    blurs_px: tuple[float, ...] = BLURS_PX
+    most_move: float = 0.003
+    blur_px: float = BLUR_PX
 
 
-def step(problem: Problem, x: Float, lamp: Lamp, blur: float, settings: Settings) -> Float:
-    """One step of all vertices."""
+def step(problem: Problem, x: Float, lamp: Lamp, extent: float, settings: Settings) -> Float:
+    """One step of all vertices; `extent` is one of the settings'."""
     from scipy.sparse import eye_array
 
     mesh, count = problem.mesh, len(x)
     seen = sightings(
-        problem, problem.views, problem.sight, x, lamp, blur, texture=settings.texture, shading=settings.shading
+        problem, problem.views, problem.sight, x, lamp, settings.blur_px, settings.texture, settings.shading
     )
     seen, albedo = evened(seen, problem.camera, count)
     told = system.summed(seen, albedo, LEAST_SIGHTINGS)
     curvature, slope = told.curvature / settings.correlated, told.slope / settings.correlated
     normals = vertex_normals(x, mesh.faces)
     across = tangents(normals)
-    mean = problem.mean
+    mean, middle = problem.mean, float(np.median(problem.distance))
+    edge = mesh.vertices[problem.pairs[:, 0]] - mesh.vertices[problem.pairs[:, 1]]
+    edge_square = float((edge**2).sum(1).mean())
     parts = gradient(x, mesh.faces, across)
     if np.isfinite(settings.tilt_std_rad):
         smooth = normals
-        for _ in range(settings.tilt_rings):
+        for _ in range(rings(extent * middle, edge_square)):
             smooth = unit(smooth + mean @ smooth)
         wanted = -np.einsum("ni,nki->nk", smooth, across)
         weight = settings.tilt_std_rad**-2
@@ -76,5 +82,11 @@ def step(problem: Problem, x: Float, lamp: Lamp, blur: float, settings: Settings
     beside = (eye_array(count) - mean).tocsr()
     height = system.minimum(parts, curvature, slope, beside, 1 / (settings.step_std * problem.distance) ** 2)
     step_bound, bound = settings.most_step * problem.distance, settings.most_move * problem.distance
-    height = np.clip(moved + np.clip(height, -step_bound, step_bound), -bound, bound) - moved
+    whole = moved + np.clip(height, -step_bound, step_bound)
+    if np.isfinite(settings.wide):
+        wide = whole
+        for _ in range(rings(settings.wide * middle, edge_square)):
+            wide = (wide + mean @ wide) / 2
+        whole = whole - wide
+    height = np.clip(whole, -bound, bound) - moved
     return x + height[:, None] * normals

@@ -36,6 +36,12 @@ class Observation:
     figures: dict[str, float] = field(default_factory=dict)
     reason: str = ""
 
+    @property
+    def median_depth(self) -> float:
+        """Of the pixels that have one; 1 where none has."""
+        valid = self.confidence > 0
+        return float(np.median(self.depth[valid])) if valid.any() else 1.0
+
 
 @dataclass(frozen=True)
 class Posed:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from endorecon.job import reconstruct_video
 from endorecon.run import read_run
 from endorecon.shading.lamp import Lamp
-from endorecon.shading.operators import edges, gradient, graph_laplacian, neighbours, tangents, vertex_normals
+from endorecon.shading.operators import edges, gradient, graph_laplacian, neighbours, rings, tangents, vertex_normals
+from endorecon.shading.problem import Errors
 from endorecon.shading.refine import refine_surface
 from endorecon.shading.step import Settings
 from endorecon.shading.views import View, movement, sample
@@ -23,7 +24,9 @@ from video_io.frame import Frame
 
 Float = NDArray[np.float64]
 # As free as a surface may be whose poses are exact.
-FREE = Settings(correlated=3, height_std=0.1, tilt_std_rad=0.3, tilt_rings=2, blurs_px=(3, 2, 1, 1, 1, 1))
+FREE = Settings(
+    correlated=3, height_std=0.1, tilt_std_rad=0.3, extents=(0.018,) * 6, wide=float("inf"), most_move=0.1
+)
 CAMERA = Camera.from_fov(160, 128, np.radians(80))
 FAR_MM, BUMP_MM, WIDTH_MM = 40.0, 2.0, 5.0
 GAMMA = 2.2
@@ -146,6 +149,19 @@ def test_the_colours_are_those_of_the_tissue(bump: list[View]) -> None:
     assert np.std((seen - seen.mean()) - (true - true.mean())) < 0.03
 
 
+@pytest.mark.parametrize("better", [True, False])
+def test_the_frames_decide_whether_what_was_fused_again_is_taken(bump: list[View], better: bool) -> None:
+    """A wall with the bump is better than a flat one, and the flat one worse."""
+    mesh, again = wall(0.0, 1.0), wall(BUMP_MM, 0.8)
+    if not better:
+        mesh, again = again, mesh
+    found = refine_surface(mesh, CAMERA, bump, Settings(extents=()), again)
+    assert found.again == found.kept == better
+    assert found.mesh is mesh or better
+    assert len(found.residuals) == 2
+    assert ("fused again" in found.sentence()) == better
+
+
 # -- the parts ----------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +227,29 @@ def test_pixels_are_met_at_their_middles() -> None:
     image = np.arange(12, dtype=np.float32).reshape(3, 4)[..., None]
     seen = sample(image, np.array([[0.5, 0.5], [1.0, 0.5], [2.5, 1.5]]))[:, 0]
     np.testing.assert_allclose(seen, [0, 0.5, 6], atol=5e-3)
+
+
+def test_surfaces_are_compared_where_both_are_seen() -> None:
+    """Of three cells one sees both: there .3 / 1 against .2 / 2, with the lesser weight; elsewhere nothing counts."""
+    one = Errors(np.array([[[0.3, 9.0, 0.0]]]), np.array([[[1.0, 1.0, 0.0]]]))
+    other = Errors(np.array([[[0.2, 0.0, 7.0]]]), np.array([[[2.0, 0.0, 1.0]]]))
+    assert one.compared(other) == pytest.approx(3.0)
+    assert one.mean == pytest.approx(9.3 / 2)
+
+
+def test_how_far_rings_smooth() -> None:
+    """On a wall with edges of 1 and sqrt 2 (mean square 4 / 3), four rings spread a point with the variance 4 / 3."""
+    mesh = wall(0.0, 1.0)
+    x = mesh.vertices.astype(np.float64)
+    pairs = edges(mesh.faces)
+    square = float(((x[pairs[:, 0]] - x[pairs[:, 1]]) ** 2).sum(1).mean())
+    assert square == pytest.approx(4 / 3, rel=0.01)
+    assert rings(1.2, square) == 4
+    mean, spread = neighbours(pairs, len(x)), (np.linalg.norm(x[:, :2], axis=1) < 0.1).astype(np.float64)
+    for _ in range(4):
+        spread = (spread + mean @ spread) / 2
+    assert spread.sum() == pytest.approx(1.0)
+    assert spread @ x[:, 0] ** 2 == pytest.approx(4 / 3)
 
 
 def test_an_unknown_refinement_is_refused(tmp_path: Path) -> None:
