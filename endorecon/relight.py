@@ -68,7 +68,7 @@ def relit(
     Raises:
         InputError: a light that is not known; a run without mesh or pictures.
     """
-    from endorecon.light.estimate import frame_poses
+    from endorecon.light.estimate import frame_poses, shading_normals
     from endorecon.run_frames import run_clip, run_frames
 
     if unknown := [light for light in lights if light not in LIGHTS]:
@@ -76,7 +76,8 @@ def relit(
     if run.mesh_path is None:
         raise InputError(f"the run in '{run.path}' has no mesh to light; reconstruct it first")
     poses = frame_poses(run)
-    scene = LitScene(lighting, read_mesh(run.mesh_path))
+    mesh = read_mesh(run.mesh_path)
+    scene = LitScene(lighting, mesh, normals=shading_normals(mesh))
     indices = sorted(poses)[::every]
     reach = 0.0
     for number, frame in enumerate(run_frames(run_clip(run, input), indices)):

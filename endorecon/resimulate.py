@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from endorecon.light.estimate import shading_normals
 from endorecon.lighting import FOLDER, Lighting, LitScene
 from endorecon.new_paths import NewPaths, Way
 from endorecon.run import Run
@@ -68,7 +69,8 @@ class RunScene:
         self.run, self.camera = run, run.camera
         self.lighting = Lighting.load(run.path / FOLDER)
         self.mesh = read_ply(run.mesh_path)
-        self._lit = LitScene(self.lighting, self.mesh)
+        self._normals = shading_normals(self.mesh)
+        self._lit = LitScene(self.lighting, self.mesh, normals=self._normals)
         self.surface = without_small_parts(self.mesh, min(_LEAST_PART, len(self.mesh.faces)))
         self.caster = Caster(self.mesh)
         self.picture = _picture(run)
@@ -80,7 +82,7 @@ class RunScene:
 
         other = copy.copy(self)
         other.lighting = replace(self.lighting, albedo=albedo)
-        other._lit = LitScene(other.lighting, self.mesh)
+        other._lit = LitScene(other.lighting, self.mesh, normals=self._normals)
         return other
 
     def paths(self) -> NewPaths:

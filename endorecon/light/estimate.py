@@ -95,7 +95,7 @@ def estimate_lighting(
     for frame in run_frames(clip, chosen):
         sights.append(Sight(frame, poses[frame.index]))
         progress("reading", len(sights), len(chosen))
-    return estimate(mesh, sights, smooth_normals(mesh, SMOOTHING), run.unit, bounces, progress)
+    return estimate(mesh, sights, shading_normals(mesh), run.unit, bounces, progress)
 
 
 def estimate(
@@ -278,6 +278,12 @@ def with_pair(data: Data, at: Estimate, parts: Parts) -> tuple[Estimate, Parts]:
     if solver.cost(data, found, both) > min(one - PAIR_GAIN * data.alike, one * (1 - PAIR_SHARE)):
         return at, parts
     return found, both
+
+
+def shading_normals(mesh: Mesh) -> Float:
+    """(V, 3): the normals by which light on a run's mesh is estimated and has to be shown; its own have the fusion's
+    noise."""
+    return smooth_normals(mesh, SMOOTHING)
 
 
 def smooth_normals(mesh: Mesh, rounds: int) -> Float:
