@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -27,6 +28,9 @@ import rendering.splat._composite as composite
 from endorecon.job import reconstruct_video
 from endorecon.run import read_run
 from endorecon.scenes._splat_adam import FusedAdam
+from endorecon.scenes._splat_gloss import FILE as GLOSS
+from endorecon.scenes._splat_gloss import read_gloss
+from endorecon.scenes._splat_light import Light
 from endorecon.scenes._splat_loss import Weights, frame_loss
 from endorecon.scenes._splat_model import read_splats
 from endorecon.scenes.base import SplatChoice
@@ -225,7 +229,9 @@ def judged(path: Path, folder: Path, name: str, pictures: Path) -> list[list[flo
         print(f"| {name} | no Gaussians: {'; '.join(run.info['warnings'])[:200]} " + "| " * 7 + "|", flush=True)
         return []
     splats, truth, shown, true = read_splats(path / "scene" / "splats.ply"), open_truth(folder), [], []
+    splats = replace(splats, gloss=read_gloss(path / "scene" / GLOSS, len(splats)))
     figures = run.info["splats"]
+    light = Light(figures["light"]["usual_depth"], np.array(figures["light"]["law"]))
     poses = dict(zip((row.index for row in run.rows if row.status == "tracked"), run.trajectory.world_from_cam))
     for index in figures["held_out"]:
         layers = splats.render(run.camera, poses[index])
@@ -233,7 +239,8 @@ def judged(path: Path, folder: Path, name: str, pictures: Path) -> list[list[flo
         known = depth > 0
         shown.append([d.numpy()[known] for d in layers[2:4]])
         true.append(depth[known])
-        rgb = (255 * layers.color.clamp(0, 1).numpy()).astype(np.uint8)
+        lit = layers.color.numpy() * light.factor(layers.depth.numpy())[..., None]  # but for the frame's exposure
+        rgb = (255 * np.clip(lit, 0, 1)).astype(np.uint8)
         cv2.imwrite(str(pictures / f"{name}_{index:04d}.png"), rgb[..., ::-1])
     expected, median, depth = (np.concatenate(v) for v in (*zip(*shown), true))
     factor = 1.0 if run.info["poses"] != OURS else np.median(depth[expected > 0] / expected[expected > 0])
