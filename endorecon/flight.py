@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,12 +68,9 @@ def fly(
 def _moments(run: Run, file: Path, path: str, count: int) -> Iterator[Splats]:
     """The Gaussians of each of `count` pictures."""
     from endorecon.scenes._motion import FILE, read_motion
-    from endorecon.scenes._splat_gloss import FILE as GLOSS
-    from endorecon.scenes._splat_gloss import read_gloss
-    from endorecon.scenes._splat_model import read_splats
+    from endorecon.scenes._splat_model import read_scene
 
-    still = read_splats(file)
-    still = replace(still, gloss=read_gloss(file.parent / GLOSS, len(still)))
+    still = read_scene(file.parent)
     if not (file.parent / FILE).is_file():
         return itertools.repeat(still, count)
     moving, times = read_motion(still, file.parent / FILE), run.trajectory.times_ns

@@ -243,10 +243,12 @@ def _views(path: Path, asked: Asked, say: Say) -> tuple[Views, Hub | None]:
     from endorecon.views.base import Views
     from endorecon.views.report import ReportView
     from endorecon.views.rerun import RerunView
-    from endorecon.views.viewer import Hub
+    from endorecon.views.viewer import Hub, has_screen
 
     hub = None
-    if asked.screen != "none":
+    if asked.screen == "window" and not has_screen():
+        say("no screen found; give --web to watch in a browser")
+    elif asked.screen != "none":
         if asked.bind != LOOPBACK:
             say(
                 f"the viewer listens at {asked.bind}: whoever can reach this machine there sees the patient's video, "

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -28,11 +27,9 @@ import rendering.splat._composite as composite
 from endorecon.job import reconstruct_video
 from endorecon.run import read_run
 from endorecon.scenes._splat_adam import FusedAdam
-from endorecon.scenes._splat_gloss import FILE as GLOSS
-from endorecon.scenes._splat_gloss import read_gloss
 from endorecon.scenes._splat_light import Light
 from endorecon.scenes._splat_loss import Weights, frame_loss
-from endorecon.scenes._splat_model import read_splats
+from endorecon.scenes._splat_model import read_scene
 from endorecon.scenes.base import SplatChoice
 from rendering.splat import Job, rasterize, set_threads
 from tools.splat_baselines import plain_backward, plain_forward, torch_layers, torch_loss
@@ -228,8 +225,7 @@ def judged(path: Path, folder: Path, name: str, pictures: Path) -> list[list[flo
     if "splats" not in run.info or not is_run(path):
         print(f"| {name} | no Gaussians: {'; '.join(run.info['warnings'])[:200]} " + "| " * 7 + "|", flush=True)
         return []
-    splats, truth, shown, true = read_splats(path / "scene" / "splats.ply"), open_truth(folder), [], []
-    splats = replace(splats, gloss=read_gloss(path / "scene" / GLOSS, len(splats)))
+    splats, truth, shown, true = read_scene(path / "scene"), open_truth(folder), [], []
     figures = run.info["splats"]
     light = Light(figures["light"]["usual_depth"], np.array(figures["light"]["law"]))
     poses = dict(zip((row.index for row in run.rows if row.status == "tracked"), run.trajectory.world_from_cam))

@@ -55,7 +55,6 @@ def run(command: Live) -> int:
     _check(command)
     from endorecon.live_job import Asked, live_video
     from endorecon.run import read_run
-    from endorecon.views.viewer import has_screen
     from video_io.running import name_of
 
     def say(sentence: str) -> None:
@@ -64,9 +63,6 @@ def run(command: Live) -> int:
     screen: Literal["window", "web", "none"] = "web" if command.web else "window"
     if command.no_view:
         screen = "none"
-    elif screen == "window" and not has_screen():
-        screen = "none"
-        say("no screen found; give --web to watch in a browser")
     with Bars() as bars:
         path = live_video(
             Asked(

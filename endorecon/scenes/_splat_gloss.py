@@ -73,9 +73,10 @@ def read_gloss(path: Path, number: int) -> Floats | None:
     try:
         with np.load(path, allow_pickle=False) as data:
             gloss = np.asarray(data["gloss"], np.float32)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"the highlights in '{path}' can't be read ({error}); remove the file to go without"
+            f"the highlights in '{path}' can't be read; expected numpy's npz with an array gloss; "
+            "remove the file to go without"
         ) from error
     if gloss.shape != (number, COLUMNS) or not np.isfinite(gloss).all():
         raise InputError(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from endorecon.scenes._splat_gloss import mirrored, seeded
+from endorecon.scenes._splat_gloss import FILE as GLOSS
+from endorecon.scenes._splat_gloss import mirrored, read_gloss, seeded
 from endorecon.scenes._splat_light import Light
 from rendering.mesh import Caster, Mesh
 from video_io.camera import Camera
@@ -267,6 +268,16 @@ def write_splats(splats: Splats, path: Path) -> None:
 
     compressed = path.suffixes[-2:-1] == [".compressed"]
     path.write_bytes(encoded(splats, "splat" if path.suffix == ".splat" else "compressed" if compressed else "ply"))
+
+
+def read_scene(folder: Path) -> Splats:
+    """The Gaussians of a run's scene, with their highlights where it has some.
+
+    Raises:
+        InputError: files that can't be read, or that do not belong together.
+    """
+    splats = read_splats(folder / "splats.ply")
+    return replace(splats, gloss=read_gloss(folder / GLOSS, len(splats)))
 
 
 def read_splats(path: Path) -> Splats:

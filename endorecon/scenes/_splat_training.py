@@ -157,8 +157,7 @@ class Training:
         self._queue: list[int] = []
         self._returns = 0
         self._growth = self._make_growth()
-        # What an earlier version kept may lack something that is trained now: then training begins anew.
-        if state is not None and set(state["splats"]) == set(self.raw):
+        if state is not None:
             self.restore(state)
         self._good = self.state()
 

@@ -102,6 +102,7 @@ def test_files(tmp_path: Path) -> None:
     assert np.array_equal(read_gloss(scaled / FILE, len(shiny)), shiny.gloss)
     with pytest.raises(InputError, match=r"of shape \(256, 5\), and there are 7 Gaussians"):
         read_gloss(scene / FILE, 7)
-    (scene / FILE).write_bytes(b"PK\3\4 cut off")
-    with pytest.raises(InputError, match="can't be read"):
-        read_gloss(scene / FILE, len(shiny))
+    for broken in (b"PK\3\4 cut off", b"\n", b""):
+        (scene / FILE).write_bytes(broken)
+        with pytest.raises(InputError, match="can't be read; expected numpy's npz"):
+            read_gloss(scene / FILE, len(shiny))
