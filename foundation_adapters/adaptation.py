@@ -34,6 +34,9 @@ CHECKPOINT, LOG, BROKEN = "checkpoint.pt", "log.csv", "broken_batch.pt"
 _MEASURED_STEPS = (3, 13)  # the steps that tell how long one takes
 _LEAST_STEPS = 20
 _OVERTIME = 1.1
+# Held-out frames are neighbours of those learnt from: smaller differences of their gain say little, and at the end of
+# the training the rate has fallen and the average is over the most steps.
+_AS_GOOD = 0.8
 _CHECKED_FRAMES = 32
 Progress = Callable[[str, int, int | None], None]
 Log = Callable[[dict[str, float]], None]
@@ -46,7 +49,7 @@ class Config:
     Attributes:
         method: "gdvlora", "dvlora", "lora", "dora", or "full" for all weights that tell depth.
         rank: of the adapter.
-        train_heads: whether the last layer of the depth head learns too.
+        train_heads: whether the depth head learns too, as a whole.
         weights: of the losses on recordings.
         known_weights: of the losses on clips with truth: no image has to be compared with another.
         known_share: of the steps, those on clips with truth, where there are recordings too.
@@ -54,7 +57,8 @@ class Config:
         minutes: of wall-clock time.
         frames: of a group, which is what one step looks at.
         sizes: the shares of the working size at which the network sees the frames, one drawn a step.
-        learning_rate, full_learning_rate: of AdamW, for adapters, and for all weights; weight_decay.
+        learning_rate, full_learning_rate: of AdamW, for adapters, and for weights that have learnt before (the depth
+            head, or with "full" all); weight_decay.
         first_phase: share of the steps in the first phase of a method with two.
         warmup: steps in which the rate rises, in every phase.
         average: decay of the moving average of what learns, which is what is kept.
@@ -94,7 +98,7 @@ class Adapted:
 
     Attributes:
         learner: with the best weights that were seen, in single precision.
-        before, after: relative error against the run's own depth on the held-out frames, of the base and of the best.
+        before, after: relative error against the run's own depth on the held-out frames, of the base and of what is kept.
         steps, best_step: steps taken, and the one whose weights are kept (0: none was better than the base).
         trainable: how many numbers learn. step_s: median seconds a step. peak_mb: the process's peak memory.
     """
@@ -122,6 +126,8 @@ def adapt(
     log: Log = lambda _: None,
 ) -> Adapted:
     """Train an adapter on `learn`; which of its checkpoints is kept is decided on `check` alone.
+
+    That is the last one, unless it gains less than four fifths of what the best one does; then the best.
 
     Args:
         base: the network, which is changed in place (an adapter is put around it).
@@ -172,8 +178,8 @@ class _Run:
         self.accelerator = Accelerator(mixed_precision="bf16" if config.bf16 else "no", kwargs_handlers=[kwargs])
         torch.manual_seed(config.seed)
         self.learner = Learner(base, config.method, config.rank, config.train_heads)
-        self.rate = config.full_learning_rate if config.method == "full" else config.learning_rate
-        optimiser = torch.optim.AdamW(self.learner.groups(config.weight_decay), lr=self.rate, betas=(0.9, 0.99))
+        rates = config.learning_rate, config.full_learning_rate
+        optimiser = torch.optim.AdamW(self.learner.groups(config.weight_decay, *rates), betas=(0.9, 0.99))
         self.module, self.optimiser = self.accelerator.prepare(self.learner, optimiser)
         self.material = Material([r for r in learn if len(r)], self.accelerator.device, config.known_share)
         self.held_out = Material([r for r in check if len(r)], self.accelerator.device)
@@ -201,7 +207,7 @@ class _Run:
         if not math.isfinite(told["norm"]):
             self._broken(group, told, recording, chosen)
         for settings in self.optimiser.param_groups:
-            settings["lr"] = self._rate()
+            settings["lr"] = settings["rate"] * self._share_of_rate()
         self.optimiser.step()
         self._follow()
         self.step += 1
@@ -209,7 +215,7 @@ class _Run:
         self.took.append(spent)
         self.seconds += spent
         self._plan()
-        self._rows.append({"step": self.step, "lr": self._rate(), **told})
+        self._rows.append({"step": self.step, "lr": max(s["lr"] for s in self.optimiser.param_groups), **told})
         if self.plan and (self.step % max(1, self.plan // self.config.checks) == 0 or self.step == self.plan):
             self.check()
         if time.monotonic() - self._saved_s > self.config.checkpoint_s:
@@ -243,14 +249,14 @@ class _Run:
             self.learner.set_phase(name)
             self._phase = name
 
-    def _rate(self) -> float:
-        """Linear rise, then a half cosine to a twentieth, in every phase."""
+    def _share_of_rate(self) -> float:
+        """Linear rise to 1, then a half cosine to a twentieth, in every phase."""
         _, begun, end = self._phases()
         rise = min(1.0, (self.step - begun + 1) / self.config.warmup)
         if end is None:
-            return self.rate * rise
+            return rise
         fall = (self.step - begun) / max(end - begun, 1)
-        return self.rate * rise * (0.05 + 0.95 * (1 + math.cos(math.pi * min(fall, 1.0))) / 2)
+        return rise * (0.05 + 0.95 * (1 + math.cos(math.pi * min(fall, 1.0))) / 2)
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -380,13 +386,16 @@ class _Run:
             path.write_text("".join(kept)) if kept else path.unlink()
 
     def finished(self) -> Adapted:
+        after, gain = min(self.scores), self.scores[0] - min(self.scores)
+        if gain > 0 and self.scores[0] - self.scores[-1] >= _AS_GOOD * gain:
+            self.best, self.best_step, after = self.average, self.step, self.scores[-1]
         self.learner.take(self.best)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if self.accelerator.device.type == "cuda":
             memory = torch.cuda.max_memory_allocated() / 2**20
         count = sum(t.numel() for t in self.learner.tensors.values())
         took = float(np.median(self.took)) if self.took else math.nan
-        return Adapted(self.learner, self.scores[0], min(self.scores), self.step, self.best_step, count, took, memory)
+        return Adapted(self.learner, self.scores[0], after, self.step, self.best_step, count, took, memory)
 
 
 def held_out_error(learner: nn.Module, material: Material) -> float:

@@ -26,7 +26,7 @@ class Base:
     Attributes:
         network: as it was trained, frozen, in eval mode.
         read: network, images (B, 3, H, W) and half-size rays to log distance and log deviation, (B, H, W) each.
-        heads: the modules whose every weight learns beside the adapter.
+        heads: the modules whose every weight learns beside the adapter, the depth head as a rule.
         must_learn: whether the network says nothing of depth without trained heads.
     """
 
@@ -50,7 +50,7 @@ def load_base(model: str) -> Base:
     if getattr(module, "MULTI_VIEW", False):
         raise cannot_adapt(model)
     if module is tiny:
-        return Base(tiny.base(), read_network, ("distance.out",))
+        return Base(tiny.base(), read_network, ("distance",))
     if module is depth_anything:
         wrapper = depth_anything.build(model)
         return Base(wrapper.model, _ReadDepthAnything(wrapper), ())
@@ -98,7 +98,7 @@ class Learner(nn.Module):
             InputError: an unknown method, a rank below 1.
         """
         super().__init__()
-        self.method, self._read = method, base.read
+        self.method, self._read, self._must_learn = method, base.read, base.must_learn
         heads = base.heads if train_heads or base.must_learn else ()
         if method == FULL:
             self.model, parts = base.network, _parts(base)
@@ -131,13 +131,29 @@ class Learner(nn.Module):
         if self.method != FULL:
             set_phase(self.model, phase)
 
-    def groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Everything in `tensors` for an optimiser; vectors, gates, biases and norms without decay."""
-        tensors = list({id(t): t for t in self.tensors.values()}.values())
-        return [
-            {"params": [t for t in tensors if t.ndim > 1], "weight_decay": weight_decay},
-            {"params": [t for t in tensors if t.ndim <= 1], "weight_decay": 0.0},
-        ]
+    def groups(self, weight_decay: float, rate: float, full_rate: float) -> list[dict[str, Any]]:
+        """Everything in `tensors` for an optimiser; vectors, gates, biases and norms without decay.
+
+        Args:
+            weight_decay: of matrices and kernels.
+            rate: of learning, for what is new: an adapter, heads that had learnt nothing.
+            full_rate: for what has learnt before: with "full" all, else the heads.
+
+        Returns:
+            Groups as torch takes them, each with its own rate as "rate" too.
+        """
+        tensors = {id(t): (name, t) for name, t in self.tensors.items()}.values()
+        groups = []
+        for learnt in (True, False):
+            for matrices in (True, False):
+                own = [t for n, t in tensors if self._has_learnt(n) == learnt and (t.ndim > 1) == matrices]
+                speed = full_rate if learnt else rate
+                decay = weight_decay if matrices else 0.0
+                groups.append({"params": own, "weight_decay": decay, "lr": speed, "rate": speed})
+        return groups
+
+    def _has_learnt(self, name: str) -> bool:
+        return self.method == FULL or (".modules_to_save." in name and not self._must_learn)
 
     def values(self) -> dict[str, Tensor]:
         """A copy of everything that learns."""
