@@ -34,6 +34,8 @@ FORMAT = 1
 F0 = 0.04
 """Reflectance of a wet film at normal incidence (water 0.02, mucus a little more); by convention, as only its product
 with the film's strength shows."""
+SHADOW_LIFT = 0.01
+"""Share of the way to the lens at which a point's way to the lamp begins."""
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
@@ -270,6 +272,7 @@ class LitView:
         normals: (H, W, 3) float32, camera frame, towards the camera.
         albedo: (H, W, 3) float32, linear.
         roughness: (H, W) float32.
+        reached: (H, W) float32, the share of the lamp's sources that light the place; 0 is in shadow.
     """
 
     rgb: NDArray[np.uint8]
@@ -279,6 +282,7 @@ class LitView:
     normals: Float32
     albedo: Float32
     roughness: Float32
+    reached: Float32
 
 
 class LitScene:
@@ -313,29 +317,61 @@ class LitScene:
 
     def view(
         self, camera: Camera, world_from_cam: Float, lamp: Lamp | None = None, frame: int | None = None,
-        gains: ArrayLike | None = None, highlights: bool = True,
+        gains: ArrayLike | None = None, highlights: bool = True, samples: int = 1,
     ) -> LitView:  # fmt: skip
-        """Render what `camera` sees from a pose.
+        """Render what `camera` sees from a pose, cast shadows included.
 
         Args:
             lamp: another lamp than the estimated one.
             frame: index of a frame whose exposure is used; `gains` (3,) sets it instead. Without both: the usual one.
             highlights: False leaves the mirrored light out.
+            samples: a pixel gathers light from so many rays in each direction; depth, normals and material are those
+                of its middle.
         """
+        pose, lamp, light = np.asarray(world_from_cam, float), lamp or self.lighting.lamp, self.lighting
+        seen = self._rays(camera, pose, lamp, highlights)
+        radiant, film = seen["linear_rgb"], seen["mirrored"]
+        if samples > 1:
+            width, height = camera.width, camera.height
+            fine = self._rays(camera.scaled(samples * width, samples * height), pose, lamp, highlights)
+            there = fine["depth"] > 0
+
+            def gathered(values: NDArray[Any]) -> Float32:
+                return values.reshape(height, samples, width, samples, -1).mean((1, 3))
+
+            share = gathered(there.astype(np.float32))
+            known = (share > 0) & (seen["depth"] > 0)[..., None]
+            radiant, film = (
+                np.where(known, gathered(fine[n]) / np.maximum(share, 1e-6), seen[n])
+                for n in ("linear_rgb", "mirrored")
+            )
+        shown = light.displayed(radiant, light.gains(frame) if gains is None else gains)
+        shown[seen["depth"] == 0] = 0
+        return LitView(shown, **seen | {"linear_rgb": radiant, "mirrored": film})
+
+    def room(self, world_from_cam: Float, direction: Float) -> float:
+        """How far it is from the lens to the surface along a unit direction (3,) of the camera frame; inf: none."""
+        pose = np.asarray(world_from_cam, float)
+        return float(self._caster.along(pose[:3, 3], (pose[:3, :3] @ direction)[None])[0][0])
+
+    def _rays(self, camera: Camera, pose: Float, lamp: Lamp, highlights: bool) -> dict[str, Float32]:
+        """All of a `LitView` but the display, a ray a pixel."""
         import torch
 
         from rendering.physics import Surface, radiance
 
-        pose, lamp, light = np.asarray(world_from_cam, float), lamp or self.lighting.lamp, self.lighting
         shape, n = (camera.height, camera.width), camera.height * camera.width
         at, points, normals, corners, share, z = self._hits(camera, pose)
-        albedo, rough, wet = (_mixed(v, corners, share) for v in (light.albedo, light.roughness, light.specular))
+        names = ("albedo", "roughness", "specular")
+        albedo, rough, wet = (_mixed(getattr(self.lighting, name), corners, share) for name in names)
         indirect: Any = 0.0
         if self._bounces is not None and len(at):
             indirect = torch.as_tensor(self._bounces.image(shape, at, points, normals, lamp.spots(), pose))
         rows = (pose, points, normals, albedo, rough, wet)
-        surface = Surface.of_world(*(torch.as_tensor(np.ascontiguousarray(v, np.float32)) for v in rows), light.f0)
-        diffuse, mirrored = radiance(lamp.torch(), surface, indirect)
+        floats = (torch.as_tensor(np.ascontiguousarray(v, np.float32)) for v in rows)
+        surface = Surface.of_world(*floats, self.lighting.f0)
+        reached = unshadowed(self._caster, points, pose, lamp)
+        diffuse, mirrored = radiance(lamp.torch(), surface, indirect, torch.as_tensor(reached))
         mirrored = mirrored if highlights else torch.zeros_like(mirrored)
 
         def image(values: NDArray[Any]) -> Float32:
@@ -343,10 +379,11 @@ class LitScene:
             out[at] = values
             return out.reshape(*shape, *values.shape[1:])
 
-        radiant, film = image((diffuse + mirrored).numpy()), image(mirrored.numpy())
-        shown = light.displayed(radiant, light.gains(frame) if gains is None else gains)
-        shown[image(np.ones(len(at))) == 0] = 0
-        return LitView(shown, radiant, film, image(z), image(surface.normals.numpy()), image(albedo), image(rough))
+        return {
+            "linear_rgb": image((diffuse + mirrored).numpy()), "mirrored": image(mirrored.numpy()), "depth": image(z),
+            "normals": image(surface.normals.numpy()), "albedo": image(albedo), "roughness": image(rough),
+            "reached": image(reached.mean(1)),
+        }  # fmt: skip
 
     def _hits(self, camera: Camera, pose: Float) -> tuple[NDArray[np.int64], Float, Float, NDArray[Any], Float, Float]:
         """Pixels that see the mesh: their numbers, points, smooth normals, corners and shares of these, and z."""
@@ -361,6 +398,27 @@ class LitScene:
         away = (normals * (points - pose[:3, 3])).sum(1) > 0
         normals *= np.where(away, -1, 1)[:, None] / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
         return known, points, normals, corners, share, distance * rays[known, 2]
+
+
+def unshadowed(caster: Caster, points: Float, world_from_cam: Float, lamp: Lamp) -> Float32:
+    """(N, L): 1 where a source reaches a point (N, 3) that the camera sees, 0 where the surface is in its way."""
+    eye = np.broadcast_to(world_from_cam[:3, 3], points.shape)
+    places = lamp.position @ world_from_cam[:3, :3].T + world_from_cam[:3, 3]
+    hidden = [in_the_way(caster, points, eye, np.broadcast_to(place, points.shape)) for place in places]
+    return 1 - np.stack(hidden, 1).astype(np.float32)
+
+
+def in_the_way(caster: Caster, points: Float, eyes: Float, lamps: Float) -> NDArray[np.bool_]:
+    """(N,): whether the surface is between points and lamps, (N, 3) each, world.
+
+    The way is followed from a little before the point, seen from the eye (N, 3), where nothing can be: on the surface
+    itself its own facets would shade it.
+    """
+    start = points + SHADOW_LIFT * (eyes - points)
+    way = lamps - start
+    reach = np.linalg.norm(way, axis=1)
+    distance, face = caster.along(start, way / np.maximum(reach, 1e-12)[:, None])
+    return (face >= 0) & (distance < reach)
 
 
 def barycentric(triangles: Float, points: Float) -> Float:

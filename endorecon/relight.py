@@ -30,6 +30,7 @@ Progress = Callable[[str, int, int | None], None]
 
 LIGHTS = ("same", "moved", "wide", "second", "no-highlights", "albedo", "depth", "normals")
 MOVED, SECOND = 0.35, 0.6  # how far to the side, in median distances between lens and tissue
+ROOM = 0.8  # share of the way to the tissue that a lamp may be moved
 WIDE = 0.15  # share of the beam's exponent
 MOST_DETAIL = 2.0  # a pixel's albedo is believed up to this factor from the mesh's
 BACKGROUND = 24
@@ -90,18 +91,28 @@ def relit(
         progress("rendering", number + 1, len(indices))
 
 
-def another(lamp: Lamp, light: str, reach: float, turn: float = 0.0) -> Lamp:
-    """The lamp moved in a circle, made wide, or with a second one beside it; `reach` is the usual distance."""
-    aside = np.array([math.cos(turn), math.sin(turn), 0.0])
+def another(lamp: Lamp, light: str, reach: float, turn: float = 0.0, room: float = math.inf) -> Lamp:
+    """The lamp moved in a circle, made wide, or with a second one beside it.
+
+    Args:
+        reach: the usual distance of the tissue.
+        turn: of the place aside, rad.
+        room: how far it is to the tissue that way: a lamp stays before it.
+    """
+    aside = _aside(turn)
     if light == "moved":
-        at = lamp.position + MOVED * reach * aside
+        at = lamp.position + min(MOVED * reach, ROOM * room) * aside
         towards = np.array([0.0, 0.0, reach]) - at
         return replace(lamp, position=at, axis=towards / np.linalg.norm(towards, axis=1, keepdims=True))
     if light == "wide":
         return replace(lamp, exponent=WIDE * lamp.exponent)
     if light == "second":
-        return lamp.with_second(another(replace(lamp), "moved", reach * SECOND / MOVED, turn))
+        return lamp.with_second(another(replace(lamp), "moved", reach * SECOND / MOVED, turn, room))
     return lamp
+
+
+def _aside(turn: float) -> Float:
+    return np.array([math.cos(turn), math.sin(turn), 0.0])
 
 
 def _picture(
@@ -118,7 +129,9 @@ def _picture(
         return _on_dark(np.uint8(255 * np.clip(albedo, 0, 1) ** (1 / 2.2) + 0.5), there)
     new = seen
     if light not in ("same", "no-highlights"):
-        new = scene.view(frame.camera, pose, another(lighting.lamp, light, reach, turn), frame.index)  # type: ignore[arg-type]
+        assert frame.camera is not None
+        room = scene.room(pose, _aside(turn))
+        new = scene.view(frame.camera, pose, another(lighting.lamp, light, reach, turn, room), frame.index)
     radiant = albedo * _irradiance(new) + (0 if light == "no-highlights" else new.mirrored)
     gains = lighting.gains(frame.index)
     if light in ("second", "wide", "moved"):
@@ -142,7 +155,7 @@ def pixel_albedo(lighting: Lighting, seen: LitView, frame: Frame) -> Float32:
     level = frame.rgb.max(-1)
     # What is clipped is at least as pale as it looks.
     ratio = np.where((frame.rgb >= 250).any(-1, keepdims=True), np.maximum(ratio, 1), ratio)
-    told = frame.use_mask & ~frame.specular_mask & (level > 8)
+    told = frame.use_mask & ~frame.specular_mask & (level > 8) & (seen.reached > 0)
     # A model's highlight that is about as bright as the rest is not subtracted to the point.
     told &= seen.mirrored.max(-1) < 0.5 * np.maximum(seen.linear_rgb.max(-1), 1e-9)
     share = cv2.GaussianBlur(cv2.erode(told.astype(np.float32), np.ones((3, 3))), (0, 0), 1.5)[..., None]

@@ -44,6 +44,7 @@ from video_io.masks import with_masks
 
 Float = NDArray[np.float64]
 HELD_OUT = 8
+SAMPLES = 2  # rays a pixel, in each direction
 CUTS = 3  # times at most that a face is cut in four
 
 
@@ -137,7 +138,7 @@ def by_light(
         camera = seen[i].frame.camera
         assert camera is not None
         gains = between(lighting, seen[i].frame.index)
-        shown.append(scene.view(camera, seen[i].world_from_cam, gains=gains).rgb)
+        shown.append(scene.view(camera, seen[i].world_from_cam, gains=gains, samples=SAMPLES).rgb)
     return shown, lighting
 
 

@@ -44,7 +44,7 @@ def made(scene: str, seed: int, frames: int, lamp: str, relief: bool, interrefle
     materials = look.materials
     if not relief:
         materials = tuple(replace(m, bump_slope=0.0, fine_slope=0.0) for m in materials)
-    look = replace(look, materials=materials, interreflection=interreflection, paths=PATHS)
+    look = replace(look, materials=materials, interreflection=interreflection, paths=PATHS, shadows=True)
     return replace(clip, poses=clip.poses[::3], look=look)
 
 

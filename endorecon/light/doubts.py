@@ -96,6 +96,13 @@ def check_fits(fits: Fits) -> Told:
     return Told(*_sentences(fits, reach))
 
 
+def place_std(fits: Fits) -> tuple[float, float, float]:
+    """Standard deviation of the lamp's place, in the estimate's unit."""
+    if fits.place is not None:
+        return tuple(fits.place.std.tolist())
+    return tuple(fits.best.std(n) for n in "xyz")
+
+
 def _sentences(fits: Fits, reach: float) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
     best, joint, free = fits.best, fits.joint, fits.falloff
     fixed = {
@@ -113,8 +120,9 @@ def _sentences(fits: Fits, reach: float) -> tuple[dict[str, str], dict[str, str]
         "if gamma is 2.2; distances alone tell their ratio only",
         "gamma": f"{fixed_gamma:.2f} ± {fixed_gamma * best.std('log_gamma'):.2f} if the fall-off is 2",
         "position": "{:.2f} {:.2f} {:.2f} ± {:.2f} {:.2f} {:.2f}".format(
-            *(best.values[n] * best.unit for n in "xyz"), *(best.std(n) * best.unit for n in "xyz")
-        ),
+            *(best.values[n] * best.unit for n in "xyz"), *(doubt * best.unit for doubt in place_std(fits))
+        )
+        + (", by the shadows that it casts" if fits.place else ""),
         "profile": f"exponent {best.values['exponent']:.2f} ± {best.std('exponent'):.2f}, with the vignette "
         f"{best.values['vignette']:.2f} ± {best.std('vignette'):.2f}; a lamp at the lens shows their product only",
     }

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from endorecon.light.evidence import POINTS, Evidence, Sight
+from endorecon.light.evidence import POINTS, Evidence, Sight, unshadowed
 from endorecon.lighting import Lighting
 from endorecon.run import Run
-from rendering.mesh import Mesh, read_mesh
+from rendering.mesh import Caster, Mesh, read_mesh
 from video_io.errors import InputError
 
 if TYPE_CHECKING:
     from endorecon.light.model import Estimate, Parts
+    from endorecon.light.shadows import Place
     from endorecon.light.solver import Data
     from rendering.bounce import Bounces
 
@@ -55,6 +56,7 @@ class Fits:
         rms: of `best`: relative difference of displayed values.
         flat_rms: the same of a scene that is evenly lit by something else.
         parts: what the model of `best` has.
+        place: of the lamp by its shadows, at which it is held; None where there are too few.
     """
 
     evidence: Evidence
@@ -67,6 +69,7 @@ class Fits:
     rms: float
     flat_rms: float
     parts: Parts
+    place: Place | None = None
 
 
 def estimate_lighting(
@@ -115,14 +118,23 @@ def estimate(
     check_sights(mesh, sights)
     normals = mesh.vertex_normals if normals is None else normals
     evidence = gather(mesh, normals, sights, points)
-    fits = fit_light(mesh, evidence, bounces, progress)
+    seams = gather(mesh, normals, sights, points, edge_reach=1)
+    fits = fit_light(mesh, evidence, bounces, progress, seams)
     told = check_fits(fits)
     return painted(mesh, normals, sights, fits, told, unit, progress)
 
 
-def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Progress = lambda *_: None) -> Fits:
-    """Fit light, response, exposures and the points' albedo to the evidence."""
-    from endorecon.light import between, model, solver
+def fit_light(
+    mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Progress = lambda *_: None,
+    seams: Evidence | None = None,
+) -> Fits:  # fmt: skip
+    """Fit light, response, exposures and the points' albedo to the evidence.
+
+    Args:
+        bounces: whether light between surfaces is part of the model.
+        seams: of the same points, observations close to depth's edges too: there shadows tell the lamp's place.
+    """
+    from endorecon.light import between, model, shadows, solver
 
     unit = float(np.median(evidence.distance))
     data = solver.Data.of(evidence, unit)
@@ -132,9 +144,26 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
     # Dark colours have met few walls: they begin. Pale ones join once walls have an albedo; they count for less.
     dark = [int(c) for c in np.argsort(at.log_albedo.mean(0))]
     first = 2 if bounces else 3
+    caster = Caster(mesh)
+    bright, place = np.ones(len(evidence.point), bool), None
+    web = None if walls is None or seams is None else between.Web(walls.tracer, seams)
 
     def data(highlights: bool, count: int = 3) -> Data:
-        return solver.Data.of(evidence, unit, traced, highlights, dark[:count])
+        all_of_it = solver.Data.of(evidence, unit, traced, highlights, dark[:count])
+        return replace(all_of_it, use=all_of_it.use * bright[:, None])
+
+    def placed(at: Estimate) -> Estimate:
+        """With the lamp held where its shadows say, if there are any; and what lies in them left out."""
+        nonlocal bright, place
+        if seams is not None:
+            thrown = None if web is None else web.traced(at.lamp())
+            seen = shadows.shadow_data(solver.Data.of(seams, unit, thrown), dark[:first])
+            place = shadows.place_by_shadows(caster, seams, seen, at, parts) or place
+        if place is not None:
+            held = dict(zip("xyz", place.mean.tolist(), strict=True))
+            at = replace(at.with_values(**held), free=tuple(n for n in at.free if n not in held))
+        bright = unshadowed(caster, evidence, at.lamp())
+        return at
 
     def agreed(at: Estimate, walls: between.Walls) -> Estimate:
         """The walls take the albedo that their light has brought out, and throw it anew."""
@@ -157,6 +186,7 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
             at, parts = with_film(data(True, first), at, free)
         else:
             at = solver.fit(data(parts.film).doubted(at).matched(at, parts), at, at.free, parts)
+        at = placed(at)
         if walls is not None:
             at = agreed(at, walls)
     wet = parts.film
@@ -182,7 +212,7 @@ def fit_light(mesh: Mesh, evidence: Evidence, bounces: bool = True, progress: Pr
         at, scale = agreed(at, walls), walls.scale
     rms = solver.residual_rms(data(wet), at, parts)
     tracer = None if walls is None else walls.tracer
-    return Fits(evidence, at, joint, falloff, scale, scale_std, tracer, rms, flat, parts)
+    return Fits(evidence, at, joint, falloff, scale, scale_std, tracer, rms, flat, parts, place)
 
 
 def settled(data: Data, at: Estimate, parts: Parts) -> Estimate:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from rendering.mesh import Caster, Mesh
 from video_io.camera import Camera
 from video_io.frame import Frame
+
+if TYPE_CHECKING:
+    from endorecon.lighting import Lamp
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -102,7 +106,10 @@ class Evidence:
         )  # fmt: skip
 
 
-def gather(mesh: Mesh, normals: Float, sights: Sequence[Sight], count: int = POINTS, seed: int = 0) -> Evidence:
+def gather(
+    mesh: Mesh, normals: Float, sights: Sequence[Sight], count: int = POINTS, seed: int = 0,
+    edge_reach: int = EDGE_REACH,
+) -> Evidence:  # fmt: skip
     """Choose points that the frames see, and look them up in every frame that sees them.
 
     Args:
@@ -110,6 +117,7 @@ def gather(mesh: Mesh, normals: Float, sights: Sequence[Sight], count: int = POI
         sights: the frames, all of one camera.
         count: points to choose, as the frames see them: more where the camera was near.
         seed: of the choice.
+        edge_reach: how near to a jump of depth nothing is used, pixels; it does not change the choice.
     """
     from endorecon.lighting import barycentric
 
@@ -121,7 +129,7 @@ def gather(mesh: Mesh, normals: Float, sights: Sequence[Sight], count: int = POI
     share = barycentric(mesh.vertices[corners].astype(np.float64), points)
     facing = np.einsum("mi,mij->mj", share, normals[corners])
     facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-9)
-    rows = [_looked_up(caster, camera, sight, points, facing) for sight in sights]
+    rows = [_looked_up(caster, camera, sight, points, facing, edge_reach) for sight in sights]
     frame = np.repeat(np.arange(len(sights)), [len(r[0]) for r in rows])
     point, value, uv, highlight, slope, rim = (
         np.concatenate(part) for part in zip(*(r[:6] for r in rows), strict=True)
@@ -132,6 +140,18 @@ def gather(mesh: Mesh, normals: Float, sights: Sequence[Sight], count: int = POI
         corners, share, point, frame, value, uv, highlight, slope, rim,
         *(used[:, :2].sum(0) / max(used[:, 2].sum(), 1)),
     )  # fmt: skip
+
+
+def unshadowed(caster: Caster, evidence: Evidence, lamp: Lamp) -> NDArray[np.bool_]:
+    """(K,): whether all of the lamp's sources reach the observed point, nothing being in their way."""
+    from endorecon.lighting import unshadowed as reached
+
+    found = np.ones(len(evidence.point), bool)
+    begins = np.searchsorted(evidence.frame, np.arange(len(evidence.frames) + 1))
+    for f, pose in enumerate(evidence.poses):
+        rows = slice(begins[f], begins[f + 1])
+        found[rows] = reached(caster, evidence.points[evidence.point[rows]], pose, lamp).all(1)
+    return found
 
 
 def _chosen(
@@ -159,7 +179,7 @@ def _chosen(
 
 
 def _looked_up(
-    caster: Caster, camera: Camera, sight: Sight, points: Float, normals: Float
+    caster: Caster, camera: Camera, sight: Sight, points: Float, normals: Float, edge_reach: int
 ) -> tuple[NDArray[np.int64], Float32, Float32, NDArray[np.bool_], Float32, NDArray[np.bool_], Facts]:
     """Of one frame: which points it sees, and `Evidence`'s value, uv, highlight, slope and rim of them; its clipped,
     black and all pixels."""
@@ -169,7 +189,7 @@ def _looked_up(
     pixel, seen = camera.project(local)
     whole = np.nan_to_num(pixel).astype(int)
     column, row = (np.clip(whole[:, i], 0, n - 1) for i, n in enumerate((camera.width, camera.height)))
-    usable = frame.use_mask & ~_edges(caster, camera, pose)
+    usable = frame.use_mask & ~_edges(caster, camera, pose, edge_reach)
     cosine = -((normals @ pose[:3, :3]) * local).sum(1) / np.maximum(distance, 1e-9)
     at = np.flatnonzero(seen & usable[row, column] & (cosine > FIT_COSINE))
     way = (points[at] - pose[:3, 3]) / distance[at, None]
@@ -189,12 +209,12 @@ def _looked_up(
     return at, value, uv, frame.specular_mask[row[at], column[at]], slope, rim, facts
 
 
-def _edges(caster: Caster, camera: Camera, pose: Float) -> NDArray[np.bool_]:
+def _edges(caster: Caster, camera: Camera, pose: Float, reach: int) -> NDArray[np.bool_]:
     """(H, W): near a jump of depth, where a small error of the pose shows another surface."""
     half = camera.scaled(max(camera.width // 2, 1), max(camera.height // 2, 1))
     depth = caster.cast(half, pose).depth
     log = np.log(np.maximum(depth, 1e-6))
     kernel = np.ones((3, 3), np.uint8)
     jump = ((cv2.dilate(log, kernel) - cv2.erode(log, kernel)) > 2 * EDGE_STEP).astype(np.uint8)
-    jump = cv2.dilate(jump, np.ones((EDGE_REACH // 2 * 2 + 1,) * 2, np.uint8))
+    jump = cv2.dilate(jump, np.ones((reach // 2 * 2 + 1,) * 2, np.uint8))
     return cv2.resize(jump, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST) > 0

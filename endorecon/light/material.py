@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from endorecon.light.evidence import BLACK, LEAST_COSINE, WHITE, Sight
 from endorecon.light.solver import DOUBTED, MODEL_ERROR, NOISE
-from endorecon.lighting import F0, Lighting, barycentric
+from endorecon.lighting import F0, Lamp, Lighting, barycentric, unshadowed
 from rendering.mesh import Caster, Mesh
-from rendering.physics import CameraResponse, Light, Surface, radiance
+from rendering.physics import CameraResponse, Surface, radiance
 
 if TYPE_CHECKING:
     from endorecon.light.doubts import Told
@@ -24,7 +24,9 @@ Float32 = NDArray[np.float32]
 Indirect = Callable[[Float, Float], "NDArray[np.float32] | float"]
 Progress = Callable[[str, int, int | None], None]
 
-STRIDE = 2  # every so many pixels, in rows and columns
+STRIDE = 2  # every so many pixels, in rows and columns, where that is
+LEAST_MEASURED = 4.0  # pixels a vertex; else all pixels are used
+FILLING = 60  # rounds in which vertices that nothing was measured at take the mean of their neighbours
 SMOOTHNESS = 0.02  # weight of a neighbour's albedo beside all that was measured at a usual vertex
 DARKEST, PALEST = 0.002, 0.99
 NO_FILM_ROUGHNESS = 0.35
@@ -41,15 +43,16 @@ def painted(
     roughness = float(np.exp(best.values["log_roughness"])) if fits.parts.film else NO_FILM_ROUGHNESS
     film = float(np.exp(best.values["log_film"])) if fits.parts.film else 0.0
     coarse = over_mesh(mesh, fits.evidence, np.exp(best.log_albedo)).astype(float)
-    light = lamp.torch()
     curve = CameraResponse.of(np.exp(best.values["log_gamma"]), best.values["shoulder"], best.values["vignette"])
     number = {int(index): f for f, index in enumerate(fits.evidence.frames)}
     caster, albedo = Caster(mesh), coarse.astype(float)
     corner, shares, values, weights = [], [], [], []
+    pixels = sum(sight.frame.width * sight.frame.height for sight in sights) / STRIDE**2
+    stride = STRIDE if pixels >= LEAST_MEASURED * len(mesh.vertices) else 1
     for done, sight in enumerate(sights):
         f = number[sight.frame.index]
         corners, part, value, w = _measured(
-            caster, normals, sight, light, curve, np.exp(log_gain[f]), roughness, film, albedo,
+            caster, normals, sight, stride, lamp, curve, np.exp(log_gain[f]), roughness, film, albedo,
             _between(fits, sight.world_from_cam),
         )  # fmt: skip
         for kept, rows in zip((corner, shares, values, weights), (corners, part, value, w), strict=True):
@@ -75,15 +78,15 @@ def _between(fits: Fits, pose: Float) -> Indirect:
 
 
 def _measured(
-    caster: Caster, normals: Float, sight: Sight, light: Light, curve: CameraResponse, gain: Float, roughness: float,
-    film: float, albedo: Float, indirect: Indirect,
+    caster: Caster, normals: Float, sight: Sight, stride: int, lamp: Lamp, curve: CameraResponse, gain: Float,
+    roughness: float, film: float, albedo: Float, indirect: Indirect,
 ) -> tuple[NDArray[np.int32], Float, Float, Float]:  # fmt: skip
     """Of a frame's pixels: corners (N, 3), shares (N, 3), measured albedo (N, 3) and its weight (N, 3)."""
     frame, pose = sight.frame, sight.world_from_cam
     camera = frame.camera
     assert camera is not None
     grid = np.zeros((frame.height, frame.width), bool)
-    grid[::STRIDE, ::STRIDE] = True
+    grid[::stride, ::stride] = True
     rays = camera.ray_map().reshape(-1, 3).astype(np.float64)
     at = np.flatnonzero((grid & frame.use_mask).ravel() & np.isfinite(rays[:, 0]))
     distance, face = caster.along(pose[:3, 3], rays[at] @ pose[:3, :3].T)
@@ -93,11 +96,11 @@ def _measured(
     part = barycentric(caster.mesh.vertices[corners].astype(np.float64), points)
     facing = np.einsum("ni,nij->nj", part, normals[corners])
     facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-9)
-    bent = indirect(points, facing)
+    bent, reached = indirect(points, facing), unshadowed(caster, points, pose, lamp)
     ones = np.ones((len(at), 3))
     rows = (torch.tensor(np.asarray(v, np.float32)) for v in (pose, points, facing, ones))
     surface = Surface.of_world(*rows, torch.full((len(at),), roughness), torch.full((len(at),), film), F0)
-    diffuse, mirrored = (v.numpy().astype(float) for v in radiance(light, surface, torch.as_tensor(bent)))
+    diffuse, mirrored = (v.numpy().astype(float) for v in radiance(lamp.torch(), surface, torch.as_tensor(bent)))
     value = frame.rgb.reshape(-1, 3)[at].astype(np.float32) / 255
     uv = np.stack([(at % frame.width + 0.5) / frame.width, (at // frame.width + 0.5) / frame.height], 1) * 2 - 1
     place, g = torch.tensor(uv.astype(np.float32)), torch.tensor(gain.astype(np.float32))
@@ -108,7 +111,8 @@ def _measured(
     expected = np.einsum("ni,nij->nj", part, albedo[corners])
     doubt = (measured - expected) / np.maximum(np.hypot(spread, 0.15 * expected), 1e-9)
     cosine = -(facing * (rays[at] @ pose[:3, :3].T)).sum(1)
-    good = (value > BLACK) & (value < WHITE) & ~frame.specular_mask.ravel()[at, None] & (cosine > LEAST_COSINE)[:, None]
+    lit = reached.all(1) & (cosine > LEAST_COSINE)
+    good = (value > BLACK) & (value < WHITE) & ~frame.specular_mask.ravel()[at, None] & lit[:, None]
     # The weight is relative: a dark vertex is measured as often as a pale one.
     certain = np.maximum(expected, DARKEST) / np.maximum(spread, 1e-9)
     weight = good * certain**2 / (1 + (doubt / DOUBTED) ** 2) * 1e-3
@@ -133,7 +137,8 @@ def _fitted(
     edges = np.concatenate([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]])
     near = csr_matrix((np.ones(2 * len(edges)), np.concatenate([edges, edges[:, ::-1]]).T), (n, n))
     near.data[:] = 1
-    apart = diags(np.asarray(near.sum(1)).ravel()) - near
+    degree = np.asarray(near.sum(1)).ravel()
+    apart = diags(degree) - near
     seen = np.asarray(place.T @ weights, float)
     # One stiffness for all colours: it goes by what a usual vertex is seen with.
     unit = SMOOTHNESS * max(float(np.median(seen[seen > 0])) if (seen > 0).any() else 1.0, 1e-12)
@@ -142,7 +147,11 @@ def _fitted(
         w = weights[:, c]
         system = place.T @ diags(w) @ place + unit * apart + 1e-3 * unit * diags(np.ones(n))
         pull = place.T @ (w * values[:, c]) + 1e-3 * unit * coarse[:, c]
-        mean = np.where(seen[:, c] > 0, (place.T @ (w * values[:, c])) / np.maximum(seen[:, c], 1e-12), coarse[:, c])
+        known = seen[:, c] > 0
+        mean = np.where(known, (place.T @ (w * values[:, c])) / np.maximum(seen[:, c], 1e-12), coarse[:, c])
+        around = diags(1 / np.maximum(degree[~known], 1)) @ near[~known]
+        for _ in range(FILLING):  # conjugate gradients would take long to carry anything far
+            mean[~known] = around @ mean
         jacobi = diags(1 / system.diagonal())
         out[:, c], _ = cg(system, pull, mean, rtol=1e-4, maxiter=200, M=jacobi)
     return out, seen

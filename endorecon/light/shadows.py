@@ -1,0 +1,125 @@
+"""Where the lamp stands, by the shadows that it casts.
+
+Beside the lens it lights a little less than the lens sees: behind folds a dark seam follows their outline, as
+wide as the lamp is far aside. Brightness elsewhere hardly tells the place: the beam's axis and profile change it alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from endorecon.light.evidence import WHITE, Evidence
+from endorecon.light.model import NAMES, Estimate, Parts, response, summed
+from endorecon.light.solver import DOUBTED, Data, predict
+from endorecon.lighting import in_the_way
+from rendering.mesh import Caster
+
+Float = NDArray[np.float64]
+
+MOST_ASIDE, COARSE, FINE = 0.24, 0.02, 0.004  # in median distances: how far is searched, and in which steps
+AHEAD = (-0.1, -0.05, 0.0, 0.05, 0.1)  # along the view, from where brightness has it
+DARK_ERROR = 0.5  # of what is predicted for a shadow: the light between surfaces is not known better there
+MOST_TOLD = 6.0  # of the log likelihood, by one observation
+RARE = 2.0  # log of how much rarer a shadow is than something else that the model does not have
+ALIKE = 20.0  # observations that err alike: shadows are patches
+LEAST_TOLD = 8.0  # of the log likelihood, for shadows to be believed
+LEAST_STD = 0.004
+MOST_LIT = 3000  # observations in the light that are followed
+
+
+@dataclass(frozen=True)
+class Place:
+    """The lamp's place in the camera frame, in median distances; `told` is the log likelihood over no shadows."""
+
+    mean: Float
+    std: Float
+    told: float
+
+
+def place_by_shadows(caster: Caster, evidence: Evidence, data: Data, at: Estimate, parts: Parts) -> Place | None:
+    """The place whose shadows fit best; None where there are too few to tell.
+
+    Args:
+        caster: of the surface.
+        evidence: observations close to depth's edges too.
+        data: the same, with light between surfaces where that is in the model.
+        at: the estimate, the albedo of whose points holds for `evidence`.
+    """
+    eye, rotation = evidence.poses[evidence.frame, :3, 3], evidence.poses[evidence.frame, :3, :3]
+    points = evidence.points[evidence.point]
+    told = darker(data, at, parts)
+
+    def shaded(place: Float, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        lamp = rotation[rows] @ (place * data.seen.unit) + eye[rows]
+        return in_the_way(caster, points[rows], eye[rows], lamp)
+
+    now = np.array([at.values[n] for n in "xyz"])
+    # What lies in no shadow of lamps far aside lies in none of a nearer one.
+    turns = np.exp(1j * np.pi / 4 * np.arange(8))
+    everything = np.arange(len(points))
+    far = [np.array([MOST_ASIDE * t.real, MOST_ASIDE * t.imag, now[2]]) for t in turns]
+    some = np.flatnonzero(np.any([shaded(place, everything) for place in far], 0) & (told != 0))
+    # Of those in the light a part stands for all.
+    lit = some[told[some] < 0]
+    rest = np.random.default_rng(0).permutation(lit)[:MOST_LIT]
+    told[rest] *= len(lit) / max(len(rest), 1)
+    some = np.concatenate([some[told[some] > 0], rest])
+
+    def score(place: Float) -> float:
+        return float(told[some[shaded(place, some)]].sum()) / ALIKE
+
+    steps = np.arange(-MOST_ASIDE, MOST_ASIDE + COARSE / 2, COARSE)
+    coarse = [np.array([x, y, now[2]]) for x, y in product(steps, steps) if np.hypot(x, y) <= MOST_ASIDE]
+    best = coarse[int(np.argmax([score(place) for place in coarse]))]
+    near = np.arange(-2, 3) * COARSE / 2
+    middle = [best + (x, y, z) for x, y, z in product(near, near, AHEAD)]
+    best = middle[int(np.argmax([score(place) for place in middle]))]
+    near = np.arange(-3, 4) * FINE
+    fine = np.array([best + (x, y, z) for x, y, z in product(near, near, near[1:-1] * 3)])
+    scores = np.array([score(place) for place in fine])
+    if scores.max() < LEAST_TOLD:
+        return None
+    weight = np.exp(scores - scores.max())
+    weight /= weight.sum()
+    mean = weight @ fine
+    std = np.sqrt(weight @ (fine - mean) ** 2)
+    return Place(mean, np.maximum(std, LEAST_STD), float(scores.max()))
+
+
+def darker(data: Data, at: Estimate, parts: Parts) -> Float:
+    """(K,): how much likelier each observation is in shadow than in the light, as a log of the ratio; 0 where nothing
+    is told."""
+    bright, dark = predict(data, at, parts), in_shadow(data, at)
+    use = data.use > 0
+
+    def likelihood(shown: Float, sigma: Float) -> Float:
+        square = ((data.value - shown) / sigma) ** 2
+        return -np.log(sigma) - 0.5 * DOUBTED**2 * np.log1p(square / DOUBTED**2)
+
+    apart = likelihood(dark, np.hypot(data.sigma, DARK_ERROR * dark)) - likelihood(np.minimum(bright, 1), data.sigma)
+    # The wide belief in what is dark would take anything that the model has wrong; half way it is shadow.
+    apart = np.where(data.value < 0.5 * (bright + dark), apart, np.minimum(apart, 0))
+    each = np.where(use, apart, 0).sum(1) / np.maximum(use.sum(1), 1)
+    return np.where(use.any(1), np.clip(each, -MOST_TOLD, MOST_TOLD) - RARE, 0)
+
+
+def in_shadow(data: Data, at: Estimate) -> Float:
+    """(K, 3) displayed values of the observations, were the lamp hidden: light between surfaces alone."""
+    theta = torch.tensor([at.values[n] for n in NAMES], dtype=torch.float32)
+    if data.seen.indirect is None:
+        return np.zeros_like(data.value)
+    albedo = torch.tensor(np.exp(at.log_albedo), dtype=torch.float32)[data.seen.point]
+    bent = summed(data.seen.indirect, torch.exp(theta[NAMES.index("log_scale")]), data.seen.walls)
+    gain = torch.tensor(np.exp(at.log_gain), dtype=torch.float32)[data.seen.frame]
+    return response(theta).displayed(albedo / np.pi * bent, gain, data.seen.uv).numpy().astype(float)
+
+
+def shadow_data(data: Data, channels: Sequence[int]) -> Data:
+    """All values of the given channels that are not clipped count, however dark."""
+    return replace(data, use=((data.value < WHITE) & np.isin(np.arange(3), list(channels))).astype(float))
