@@ -108,7 +108,7 @@ class Lighting:
         gamma, shoulder, vignette: the camera's response (`rendering.physics.CameraResponse`).
         frames: (F,) indices of the frames that exposure is known for, rising.
         exposure: (F,) gain of each.
-        white_balance: (F, 3) gains of each; their mean over the frames is 1.
+        white_balance: (F, 3) gains of each; their mean over the frames is about 1.
         albedo: (V, 3) float32 linear, of the vertices of the run's mesh.
         roughness: (V,) float32, of the wet film's highlight.
         specular: (V,) float32, strength of that highlight; 0 is dry.

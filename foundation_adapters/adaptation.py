@@ -98,7 +98,7 @@ class Adapted:
 
     Attributes:
         learner: with the best weights that were seen, in single precision.
-        before, after: relative error against the run's own depth on the held-out frames, of the base and of what is kept.
+        before, after: relative error against the run's own depth on the held-out frames: of the base, of what is kept.
         steps, best_step: steps taken, and the one whose weights are kept (0: none was better than the base).
         trainable: how many numbers learn. step_s: median seconds a step. peak_mb: the process's peak memory.
     """

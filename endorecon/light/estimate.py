@@ -113,15 +113,16 @@ def estimate(
     """
     from endorecon.light.doubts import check_fits, check_sights
     from endorecon.light.evidence import gather
+    from endorecon.light.exposures import measured_again
     from endorecon.light.material import painted
 
     check_sights(mesh, sights)
     normals = mesh.vertex_normals if normals is None else normals
     evidence = gather(mesh, normals, sights, points)
-    seams = gather(mesh, normals, sights, points, edge_reach=1)
+    seams = gather(mesh, normals, sights, points, seams=True)
     fits = fit_light(mesh, evidence, bounces, progress, seams)
     told = check_fits(fits)
-    return painted(mesh, normals, sights, fits, told, unit, progress)
+    return measured_again(painted(mesh, normals, sights, fits, told, unit, progress), mesh, normals, sights)
 
 
 def fit_light(
@@ -132,7 +133,7 @@ def fit_light(
 
     Args:
         bounces: whether light between surfaces is part of the model.
-        seams: of the same points, observations close to depth's edges too: there shadows tell the lamp's place.
+        seams: observations beside jumps of depth: there shadows tell the lamp's place.
     """
     from endorecon.light import between, model, shadows, solver
 
@@ -146,7 +147,7 @@ def fit_light(
     first = 2 if bounces else 3
     caster = Caster(mesh)
     bright, place = np.ones(len(evidence.point), bool), None
-    web = None if walls is None or seams is None else between.Web(walls.tracer, seams)
+    web = None if walls is None or seams is None or not len(seams.point) else between.Web(walls.tracer, seams)
 
     def data(highlights: bool, count: int = 3) -> Data:
         all_of_it = solver.Data.of(evidence, unit, traced, highlights, dark[:count])
@@ -155,10 +156,10 @@ def fit_light(
     def placed(at: Estimate) -> Estimate:
         """With the lamp held where its shadows say, if there are any; and what lies in them left out."""
         nonlocal bright, place
-        if seams is not None:
+        if seams is not None and len(seams.point):
             thrown = None if web is None else web.traced(at.lamp())
             seen = shadows.shadow_data(solver.Data.of(seams, unit, thrown), dark[:first])
-            place = shadows.place_by_shadows(caster, seams, seen, at, parts) or place
+            place = shadows.place_by_shadows(caster, seams, seen, at, parts, evidence.points) or place
         if place is not None:
             held = dict(zip("xyz", place.mean.tolist(), strict=True))
             at = replace(at.with_values(**held), free=tuple(n for n in at.free if n not in held))

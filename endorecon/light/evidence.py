@@ -30,7 +30,8 @@ POINTS = 2000
 BLUR_PX = 1.0  # so that a pixel's error in the pose does not turn texture into light
 LEAST_COSINE = 0.25  # seen at a flatter angle, a point's place and footprint are too uncertain
 FIT_COSINE = 0.5  # the same for light and response: on a flat view the shading bends within the blur of a pixel
-EDGE_STEP, EDGE_REACH = 0.06, 5  # relative jump of depth that is an edge, and how near to one (pixels) nothing is used
+EDGE_STEP, EDGE_REACH = 0.06, 5  # relative jump of depth that is an edge, and how near to one nothing is used
+SEAM, SEAM_EDGE = 15, 1  # how far from an edge shadows are looked for, and from where on, pixels of half the size
 SAME_DEPTH = 0.01  # a point is seen if nothing is nearer by more than this share of its distance
 RIM_PX = 7  # what blur carries from a clipped pixel
 WHITE, BLACK = 250 / 255, 12 / 255
@@ -107,9 +108,8 @@ class Evidence:
 
 
 def gather(
-    mesh: Mesh, normals: Float, sights: Sequence[Sight], count: int = POINTS, seed: int = 0,
-    edge_reach: int = EDGE_REACH,
-) -> Evidence:  # fmt: skip
+    mesh: Mesh, normals: Float, sights: Sequence[Sight], count: int = POINTS, seed: int = 0, seams: bool = False
+) -> Evidence:
     """Choose points that the frames see, and look them up in every frame that sees them.
 
     Args:
@@ -117,19 +117,19 @@ def gather(
         sights: the frames, all of one camera.
         count: points to choose, as the frames see them: more where the camera was near.
         seed: of the choice.
-        edge_reach: how near to a jump of depth nothing is used, pixels; it does not change the choice.
+        seams: points are chosen beside jumps of depth, where the lamp's shadows lie, and used close to these.
     """
     from endorecon.lighting import barycentric
 
     rng, caster = np.random.default_rng(seed), Caster(mesh)
     camera = sights[0].frame.camera
     assert camera is not None
-    faces, points = _chosen(caster, camera, sights, count, rng)
+    faces, points = _chosen(caster, camera, sights, count, rng, seams)
     corners = mesh.faces[faces]
     share = barycentric(mesh.vertices[corners].astype(np.float64), points)
     facing = np.einsum("mi,mij->mj", share, normals[corners])
     facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-9)
-    rows = [_looked_up(caster, camera, sight, points, facing, edge_reach) for sight in sights]
+    rows = [_looked_up(caster, camera, sight, points, facing, SEAM_EDGE if seams else EDGE_REACH) for sight in sights]
     frame = np.repeat(np.arange(len(sights)), [len(r[0]) for r in rows])
     point, value, uv, highlight, slope, rim = (
         np.concatenate(part) for part in zip(*(r[:6] for r in rows), strict=True)
@@ -155,14 +155,18 @@ def unshadowed(caster: Caster, evidence: Evidence, lamp: Lamp) -> NDArray[np.boo
 
 
 def _chosen(
-    caster: Caster, camera: Camera, sights: Sequence[Sight], count: int, rng: np.random.Generator
+    caster: Caster, camera: Camera, sights: Sequence[Sight], count: int, rng: np.random.Generator, seams: bool
 ) -> tuple[NDArray[np.int32], Float]:
-    """Faces (M,) and points (M, 3) under random pixels of all frames, where they are seen steeply enough."""
+    """Faces (M,) and points (M, 3) under random pixels of all frames, or of their seams, where they are seen steeply
+    enough."""
     rays = camera.ray_map().reshape(-1, 3).astype(np.float64)
     each, faces, points = -(-count // len(sights)), [], []
     for sight in sights:
         pose = sight.world_from_cam
-        at = np.flatnonzero(sight.frame.use_mask.ravel() & np.isfinite(rays[:, 0]))
+        usable = sight.frame.use_mask
+        if seams:
+            usable = usable & _edges(caster, camera, pose, SEAM) & ~_edges(caster, camera, pose, SEAM_EDGE)
+        at = np.flatnonzero(usable.ravel() & np.isfinite(rays[:, 0]))
         if not len(at):
             continue
         way = rays[rng.choice(at, min(2 * each, len(at)), replace=False)] @ pose[:3, :3].T

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from endorecon.light.evidence import WHITE, Evidence
-from endorecon.light.model import NAMES, Estimate, Parts, response, summed
-from endorecon.light.solver import DOUBTED, Data, predict
+from endorecon.light.model import NAMES, Estimate, Parts, lit, response, summed
+from endorecon.light.solver import DOUBTED, PLAIN, Data, predict
 from endorecon.lighting import in_the_way
 from rendering.mesh import Caster
 
@@ -29,6 +29,8 @@ MOST_TOLD = 6.0  # of the log likelihood, by one observation
 RARE = 2.0  # log of how much rarer a shadow is than something else that the model does not have
 ALIKE = 20.0  # observations that err alike: shadows are patches
 LEAST_TOLD = 8.0  # of the log likelihood, for shadows to be believed
+LEAST_SHARE = 0.3  # of what is dark that they have to explain, else it is something else
+AROUND, MOST_DARKER = 8, 0.5  # points whose albedo is compared, and its log
 LEAST_STD = 0.004
 MOST_LIT = 3000  # observations in the light that are followed
 
@@ -42,15 +44,19 @@ class Place:
     told: float
 
 
-def place_by_shadows(caster: Caster, evidence: Evidence, data: Data, at: Estimate, parts: Parts) -> Place | None:
+def place_by_shadows(
+    caster: Caster, evidence: Evidence, data: Data, at: Estimate, parts: Parts, fitted: Float
+) -> Place | None:
     """The place whose shadows fit best; None where there are too few to tell.
 
     Args:
         caster: of the surface.
-        evidence: observations close to depth's edges too.
+        evidence: observations beside jumps of depth, of any points.
         data: the same, with light between surfaces where that is in the model.
-        at: the estimate, the albedo of whose points holds for `evidence`.
+        at: the estimate, of albedos elsewhere.
+        fitted: (M, 3) points that these are of.
     """
+    at = with_albedo(evidence, data, at, fitted)
     eye, rotation = evidence.poses[evidence.frame, :3, 3], evidence.poses[evidence.frame, :3, :3]
     points = evidence.points[evidence.point]
     told = darker(data, at, parts)
@@ -83,13 +89,40 @@ def place_by_shadows(caster: Caster, evidence: Evidence, data: Data, at: Estimat
     near = np.arange(-3, 4) * FINE
     fine = np.array([best + (x, y, z) for x, y, z in product(near, near, near[1:-1] * 3)])
     scores = np.array([score(place) for place in fine])
-    if scores.max() < LEAST_TOLD:
+    if scores.max() < max(LEAST_TOLD, LEAST_SHARE * told[told > 0].sum() / ALIKE):
         return None
     weight = np.exp(scores - scores.max())
     weight /= weight.sum()
     mean = weight @ fine
     std = np.sqrt(weight @ (fine - mean) ** 2)
     return Place(mean, np.maximum(std, LEAST_STD), float(scores.max()))
+
+
+def with_albedo(evidence: Evidence, data: Data, at: Estimate, fitted: Float) -> Estimate:
+    """The estimate with albedos of the evidence's points: the medians of what the frames say, as if nothing were in
+    shadow, since most points are in few frames, as the camera goes by. So that a point that always is does not pass
+    for black tissue, none is much darker than the tissue around it.
+    """
+    from scipy.spatial import cKDTree
+
+    count = min(AROUND, len(fitted))
+    near = cKDTree(fitted).query(evidence.points, k=count)[1].reshape(len(evidence.points), count)
+    least = np.median(at.log_albedo[near], 1) - MOST_DARKER
+    theta = torch.tensor([at.values[n] for n in NAMES], dtype=torch.float32)
+    gain = torch.tensor(np.exp(at.log_gain), dtype=torch.float32)[data.seen.frame]
+    bright, _ = lit(theta, data.seen, torch.ones(data.value.shape), PLAIN)
+    radiant = response(theta).linear(torch.tensor(data.value, dtype=torch.float32), gain, data.seen.uv)
+    log = torch.log(radiant.clamp_min(1e-6) / bright.clamp_min(1e-9)).numpy().astype(float)
+    log[data.use == 0] = np.nan
+    order = np.argsort(data.seen.point.numpy(), kind="stable")
+    begins = np.searchsorted(data.seen.point.numpy()[order], np.arange(data.seen.counts[0] + 1))
+    albedo = np.zeros((data.seen.counts[0], 3))
+    for point in range(data.seen.counts[0]):
+        own = log[order[begins[point] : begins[point + 1]]]
+        for c in range(3):
+            known = own[np.isfinite(own[:, c]), c]
+            albedo[point, c] = np.median(known) if len(known) else least[point, c]
+    return replace(at, log_albedo=np.maximum(albedo, least))
 
 
 def darker(data: Data, at: Estimate, parts: Parts) -> Float:

@@ -68,10 +68,9 @@ def sights() -> tuple[Sight, ...]:
 
 def placed(at: model.Estimate, seen: tuple[Sight, ...]) -> shadows.Place | None:
     mesh = fold()
-    seams = gather(mesh, mesh.vertex_normals, seen, 800, edge_reach=1)
-    at = replace(at, log_albedo=np.log(np.tile(ALBEDO, (len(seams.points), 1))))
+    seams = gather(mesh, mesh.vertex_normals, seen, 800, seams=True)
     data = shadows.shadow_data(solver.Data.of(seams, UNIT_MM), (0, 1, 2))
-    return shadows.place_by_shadows(Caster(mesh), seams, data, at, solver.PLAIN)
+    return shadows.place_by_shadows(Caster(mesh), seams, data, at, solver.PLAIN, np.zeros((1, 3)))
 
 
 def test_the_lamp_stands_where_its_shadows_say() -> None:
@@ -113,7 +112,7 @@ def test_what_is_behind_a_fold_is_in_shadow() -> None:
 def test_a_view_is_dark_in_the_shadow_and_smooth_at_its_rim() -> None:
     seen = sights()
     mesh, at = fold(), estimate_at(PLACE_MM, 1, 1)
-    seams = gather(mesh, mesh.vertex_normals, seen, 800, edge_reach=1)
+    seams = gather(mesh, mesh.vertex_normals, seen, 800, seams=True)
     lit = unshadowed(Caster(mesh), seams, at.lamp())
     # Nothing but the lamp lights this scene.
     assert np.median(seams.value[lit].max(1)) > 0.3 > np.median(seams.value[~lit].max(1))
