@@ -11,6 +11,7 @@ import pytest
 
 from endorecon.light.estimate import Fits, estimate, fit_light, smooth_normals
 from endorecon.light.evidence import Sight, gather
+from endorecon.light.exposures import measured_again
 from endorecon.lighting import Lamp, Lighting, LitScene
 from rendering.mesh import Mesh
 from video_io.camera import Camera
@@ -113,6 +114,19 @@ def test_what_there_is_no_highlight_for_is_said() -> None:
     found = estimate(folds(), sights(0.0), bounces=False, points=300)
     assert not found.specular.any() and "roughness" in found.fixed
     assert any("no highlights" in sentence for sentence in found.warnings)
+
+
+def test_exposure_and_white_balance_are_measured_in_the_scenes_pictures() -> None:
+    mesh, true = folds(), truth()
+    tint = np.array([[1.08, 0.97, 1.0]]) * np.linspace(0.9, 1.15, 10)[:, None]
+    wrong = replace(true, exposure=np.full(10, 1.3), white_balance=tint)
+    found = measured_again(wrong, mesh, mesh.vertex_normals, sights())
+    gains = found.exposure[:, None] * found.white_balance
+    assert gains == pytest.approx(np.repeat(true.exposure[:, None], 3, 1), rel=0.02)
+    # A frame in which nothing can be compared keeps what it had.
+    dark = [replace(s, frame=replace(s.frame, rgb=np.zeros_like(s.frame.rgb))) for s in sights()]
+    kept = measured_again(wrong, mesh, mesh.vertex_normals, dark)
+    assert kept.exposure[:, None] * kept.white_balance == pytest.approx(1.3 * tint)
 
 
 def test_frames_that_tell_nothing_are_refused() -> None:
