@@ -41,6 +41,12 @@ PAIR_HALF, PAIR_GAIN, PAIR_SHARE = 0.06, 20.0, 0.1
 how many observations err alike; and by which share: one source in the middle says nearly as much."""
 
 
+WITHOUT_BOUNCES = (
+    "light between surfaces was left out: with it brightness would not fall as a lamp's does; what walls throw on each "
+    "other is in their albedo"
+)
+
+
 @dataclass(frozen=True)
 class Fits:
     """The fit by physics, and what else was tried to learn what can be told apart.
@@ -121,7 +127,14 @@ def estimate(
     evidence = gather(mesh, normals, sights, points)
     seams = gather(mesh, normals, sights, points, seams=True)
     fits = fit_light(mesh, evidence, bounces, progress, seams)
-    told = check_fits(fits)
+    try:
+        told = check_fits(fits)
+    except InputError:
+        if not bounces:
+            raise
+        fits = fit_light(mesh, evidence, False, progress, seams)
+        told = check_fits(fits)
+        told = replace(told, warnings=(*told.warnings, WITHOUT_BOUNCES))
     return measured_again(painted(mesh, normals, sights, fits, told, unit, progress), mesh, normals, sights)
 
 

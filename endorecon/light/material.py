@@ -28,7 +28,7 @@ STRIDE = 2  # every so many pixels, in rows and columns, where that is
 LEAST_MEASURED = 4.0  # pixels a vertex; else all pixels are used
 FILLING = 60  # rounds in which vertices that nothing was measured at take the mean of their neighbours
 SMOOTHNESS = 0.02  # weight of a neighbour's albedo beside all that was measured at a usual vertex
-DARKEST, PALEST = 0.002, 0.99
+DARKEST, PALEST, PALE_SHARE = 0.002, 0.99, 0.98  # bounds of albedo, and the share of the surface that keeps them
 NO_FILM_ROUGHNESS = 0.35
 
 
@@ -111,8 +111,10 @@ def _measured(
     expected = np.einsum("ni,nij->nj", part, albedo[corners])
     doubt = (measured - expected) / np.maximum(np.hypot(spread, 0.15 * expected), 1e-9)
     cosine = -(facing * (rays[at] @ pose[:3, :3].T)).sum(1)
-    lit = reached.all(1) & (cosine > LEAST_COSINE)
-    good = (value > BLACK) & (value < WHITE) & ~frame.specular_mask.ravel()[at, None] & lit[:, None]
+    # Where one colour is black, or two are clipped, the others alone would give a tint that no tissue has.
+    bright = value >= WHITE
+    whole = (value > BLACK).all(1) & (bright.sum(1) <= 1) & ~frame.specular_mask.ravel()[at]
+    good = ~bright & (whole & reached.all(1) & (cosine > LEAST_COSINE))[:, None]
     # The weight is relative: a dark vertex is measured as often as a pale one.
     certain = np.maximum(expected, DARKEST) / np.maximum(spread, 1e-9)
     weight = good * certain**2 / (1 + (doubt / DOUBTED) ** 2) * 1e-3
@@ -161,8 +163,14 @@ def _lighting(
     mesh: Mesh, fits: Fits, told: Told, unit: str, albedo: Float, weight: Float, roughness: float, film: float
 ) -> Lighting:  # fmt: skip
     """Albedo brought to its absolute scale, exposure to albedo's."""
-    best = fits.best
-    scale = fits.scale
+    best, warnings = fits.best, told.warnings
+    often = weight.mean(1)
+    often = often >= np.median(often[often > 0]) if often.any() else np.ones(len(often), bool)
+    most = PALEST / max(float(np.quantile(albedo[often].max(1), PALE_SHARE)), 1e-9)
+    scale = min(fits.scale, most)
+    if most < 0.9 * fits.scale:
+        share = 100 * most / fits.scale
+        warnings = (*warnings, f"albedo came out above 1, so its scale was brought down to {share:.0f} %")
     gain = np.exp(best.log_gain) / scale
     exposure = np.exp(np.log(gain).mean(1))
     balance = gain / exposure[:, None]
@@ -184,5 +192,5 @@ def _lighting(
         best.lamp(), gamma, best.values["shoulder"], best.values["vignette"],
         fits.evidence.frames, exposure, balance, np.clip(albedo * scale, DARKEST, PALEST).astype(np.float32),
         np.full(n, roughness, np.float32), np.full(n, film * scale, np.float32), weight.mean(1).astype(np.float32),
-        3 if fits.tracer else 0, F0, unit, told.observable, told.fixed, figures, told.warnings,
+        3 if fits.tracer else 0, F0, unit, told.observable, told.fixed, figures, warnings,
     )  # fmt: skip

@@ -9,9 +9,11 @@ from functools import cache
 import numpy as np
 import pytest
 
+from endorecon.light.doubts import Told
 from endorecon.light.estimate import Fits, estimate, fit_light, smooth_normals
 from endorecon.light.evidence import Sight, gather
 from endorecon.light.exposures import measured_again
+from endorecon.light.material import painted
 from endorecon.lighting import Lamp, Lighting, LitScene
 from rendering.mesh import Mesh
 from video_io.camera import Camera
@@ -114,6 +116,18 @@ def test_what_there_is_no_highlight_for_is_said() -> None:
     found = estimate(folds(), sights(0.0), bounces=False, points=300)
     assert not found.specular.any() and "roughness" in found.fixed
     assert any("no highlights" in sentence for sentence in found.warnings)
+
+
+def test_albedo_stays_below_one_without_losing_its_colour() -> None:
+    mesh, fitted = folds(), fits()
+    told = Told({}, {}, ())
+    wet = replace(fitted, scale=10 * fitted.scale)
+    usual, pale = (painted(mesh, mesh.vertex_normals, sights(), f, told, "mm", lambda *_: None) for f in (fitted, wet))
+    seen = usual.observed > np.median(usual.observed)
+    assert np.quantile(pale.albedo[seen].max(1), 0.98) == pytest.approx(0.99, abs=0.01)
+    tint = [(v.albedo[seen, 0] / v.albedo[seen, 2])[v.albedo[seen].max(1) < 0.98] for v in (usual, pale)]
+    assert np.median(tint[1]) == pytest.approx(np.median(tint[0]), rel=0.05)
+    assert not usual.warnings and "scale was brought down" in pale.warnings[0]
 
 
 def test_exposure_and_white_balance_are_measured_in_the_scenes_pictures() -> None:

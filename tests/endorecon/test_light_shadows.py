@@ -68,7 +68,7 @@ def sights() -> tuple[Sight, ...]:
 
 def placed(at: model.Estimate, seen: tuple[Sight, ...]) -> shadows.Place | None:
     mesh = fold()
-    seams = gather(mesh, mesh.vertex_normals, seen, 800, seams=True)
+    seams = gather(mesh, mesh.vertex_normals, seen, 2400, seams=True)
     data = shadows.shadow_data(solver.Data.of(seams, UNIT_MM), (0, 1, 2))
     return shadows.place_by_shadows(Caster(mesh), seams, data, at, solver.PLAIN, np.zeros((1, 3)))
 
@@ -76,8 +76,11 @@ def placed(at: model.Estimate, seen: tuple[Sight, ...]) -> shadows.Place | None:
 def test_the_lamp_stands_where_its_shadows_say() -> None:
     found = placed(estimate_at((0.0, 0.0, 0.0), 1, 8), sights())
     assert found is not None
-    assert found.mean[:2] * UNIT_MM == pytest.approx(PLACE_MM[:2], abs=0.25)
-    assert np.all(found.std > 0)
+    # The seam beside the left sheet is 6 pixels wide. That above the lower one is 3, too close to the edge to be used:
+    # there the place stays about where brightness had it.
+    assert found.mean[0] * UNIT_MM == pytest.approx(PLACE_MM[0], abs=0.25)
+    assert abs(found.mean[1] * UNIT_MM) < 1.5
+    assert found.std[0] < 0.5 * found.std[1]
 
 
 def test_without_shadows_nothing_is_said() -> None:
@@ -112,7 +115,7 @@ def test_what_is_behind_a_fold_is_in_shadow() -> None:
 def test_a_view_is_dark_in_the_shadow_and_smooth_at_its_rim() -> None:
     seen = sights()
     mesh, at = fold(), estimate_at(PLACE_MM, 1, 1)
-    seams = gather(mesh, mesh.vertex_normals, seen, 800, seams=True)
+    seams = gather(mesh, mesh.vertex_normals, seen, 2400, seams=True)
     lit = unshadowed(Caster(mesh), seams, at.lamp())
     # Nothing but the lamp lights this scene.
     assert np.median(seams.value[lit].max(1)) > 0.3 > np.median(seams.value[~lit].max(1))
