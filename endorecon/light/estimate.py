@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from endorecon.light.evidence import POINTS, Evidence, Sight, unshadowed
+from endorecon.light.evidence import POINTS, Evidence, Sight, in_the_light
 from endorecon.lighting import Lighting
 from endorecon.run import Run
 from rendering.mesh import Caster, Mesh, read_mesh
@@ -176,7 +176,7 @@ def fit_light(
         if place is not None:
             held = dict(zip("xyz", place.mean.tolist(), strict=True))
             at = replace(at.with_values(**held), free=tuple(n for n in at.free if n not in held))
-        bright = unshadowed(caster, evidence, at.lamp())
+        bright = in_the_light(caster, evidence, at.lamp())
         return at
 
     def agreed(at: Estimate, walls: between.Walls) -> Estimate:

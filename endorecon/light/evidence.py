@@ -142,15 +142,15 @@ def gather(
     )  # fmt: skip
 
 
-def unshadowed(caster: Caster, evidence: Evidence, lamp: Lamp) -> NDArray[np.bool_]:
+def in_the_light(caster: Caster, evidence: Evidence, lamp: Lamp) -> NDArray[np.bool_]:
     """(K,): whether all of the lamp's sources reach the observed point, nothing being in their way."""
-    from endorecon.lighting import unshadowed as reached
+    from endorecon.lighting import unshadowed
 
     found = np.ones(len(evidence.point), bool)
     begins = np.searchsorted(evidence.frame, np.arange(len(evidence.frames) + 1))
     for f, pose in enumerate(evidence.poses):
         rows = slice(begins[f], begins[f + 1])
-        found[rows] = reached(caster, evidence.points[evidence.point[rows]], pose, lamp).all(1)
+        found[rows] = unshadowed(caster, evidence.points[evidence.point[rows]], pose, lamp).all(1)
     return found
 
 

@@ -163,12 +163,14 @@ def _lighting(
     mesh: Mesh, fits: Fits, told: Told, unit: str, albedo: Float, weight: Float, roughness: float, film: float
 ) -> Lighting:  # fmt: skip
     """Albedo brought to its absolute scale, exposure to albedo's."""
-    best, warnings = fits.best, told.warnings
+    best, observable, fixed, warnings = fits.best, dict(told.observable), dict(told.fixed), told.warnings
     often = weight.mean(1)
     often = often >= np.median(often[often > 0]) if often.any() else np.ones(len(often), bool)
     most = PALEST / max(float(np.quantile(albedo[often].max(1), PALE_SHARE)), 1e-9)
     scale = min(fits.scale, most)
     if most < 0.9 * fits.scale:
+        observable.pop("albedo's scale", None)
+        fixed["albedo's scale"] = f"{100 * PALE_SHARE:.0f} % of what is well measured has an albedo below 1"
         share = 100 * most / fits.scale
         warnings = (*warnings, f"albedo came out above 1, so its scale was brought down to {share:.0f} %")
     gain = np.exp(best.log_gain) / scale
@@ -192,5 +194,5 @@ def _lighting(
         best.lamp(), gamma, best.values["shoulder"], best.values["vignette"],
         fits.evidence.frames, exposure, balance, np.clip(albedo * scale, DARKEST, PALEST).astype(np.float32),
         np.full(n, roughness, np.float32), np.full(n, film * scale, np.float32), weight.mean(1).astype(np.float32),
-        3 if fits.tracer else 0, F0, unit, told.observable, told.fixed, figures, warnings,
+        3 if fits.tracer else 0, F0, unit, observable, fixed, figures, warnings,
     )  # fmt: skip

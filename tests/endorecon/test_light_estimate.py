@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from endorecon.light.doubts import Told
-from endorecon.light.estimate import Fits, estimate, fit_light, smooth_normals
+from endorecon.light.doubts import Told, check_fits
+from endorecon.light.estimate import WITHOUT_BOUNCES, Fits, estimate, fit_light, smooth_normals
 from endorecon.light.evidence import Sight, gather
 from endorecon.light.exposures import measured_again
 from endorecon.light.material import painted
@@ -120,7 +120,7 @@ def test_what_there_is_no_highlight_for_is_said() -> None:
 
 def test_albedo_stays_below_one_without_losing_its_colour() -> None:
     mesh, fitted = folds(), fits()
-    told = Told({}, {}, ())
+    told = Told({"albedo's scale": "told"}, {}, ())
     wet = replace(fitted, scale=10 * fitted.scale)
     usual, pale = (painted(mesh, mesh.vertex_normals, sights(), f, told, "mm", lambda *_: None) for f in (fitted, wet))
     seen = usual.observed > np.median(usual.observed)
@@ -128,6 +128,19 @@ def test_albedo_stays_below_one_without_losing_its_colour() -> None:
     tint = [(v.albedo[seen, 0] / v.albedo[seen, 2])[v.albedo[seen].max(1) < 0.98] for v in (usual, pale)]
     assert np.median(tint[1]) == pytest.approx(np.median(tint[0]), rel=0.05)
     assert not usual.warnings and "scale was brought down" in pale.warnings[0]
+    assert "albedo's scale" in usual.observable and "albedo's scale" not in pale.observable
+    assert pale.fixed["albedo's scale"] == "98 % of what is well measured has an albedo below 1"
+
+
+def test_without_light_between_surfaces_where_that_explains_no_lamp(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(found: Fits) -> Told:
+        if found.tracer is not None:
+            raise InputError("another lamp")
+        return check_fits(found)
+
+    monkeypatch.setattr("endorecon.light.doubts.check_fits", refused)
+    found = estimate(folds(), sights()[::2], points=200)
+    assert found.bounces == 0 and found.warnings[-1] == WITHOUT_BOUNCES
 
 
 def test_exposure_and_white_balance_are_measured_in_the_scenes_pictures() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from endorecon.light import model, shadows, solver
-from endorecon.light.evidence import Sight, gather, unshadowed
+from endorecon.light.evidence import Sight, gather, in_the_light
 from endorecon.lighting import Lighting, LitScene, in_the_way
 from rendering.mesh import Caster, Mesh
 from video_io.camera import Camera
@@ -116,7 +116,7 @@ def test_a_view_is_dark_in_the_shadow_and_smooth_at_its_rim() -> None:
     seen = sights()
     mesh, at = fold(), estimate_at(PLACE_MM, 1, 1)
     seams = gather(mesh, mesh.vertex_normals, seen, 2400, seams=True)
-    lit = unshadowed(Caster(mesh), seams, at.lamp())
+    lit = in_the_light(Caster(mesh), seams, at.lamp())
     # Nothing but the lamp lights this scene.
     assert np.median(seams.value[lit].max(1)) > 0.3 > np.median(seams.value[~lit].max(1))
     assert 0.001 < (~lit).mean() < 0.2

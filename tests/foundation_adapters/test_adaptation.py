@@ -38,7 +38,30 @@ def base(weights: dict[str, torch.Tensor]) -> Base:
     """The shipped network's architecture with random weights."""
     network = Network()
     network.load_state_dict(weights)
-    return Base(network.eval().requires_grad_(False), read_network, ("distance.out",))
+    return Base(network.eval().requires_grad_(False), read_network, ("distance",))
+
+
+def test_what_has_learnt_before_learns_at_its_own_rate() -> None:
+    base = load_base("tiny")
+    head = sum(p.numel() for p in base.network.distance.parameters())
+    groups = Learner(base, "gdvlora", 4).groups(0.01, 1e-3, 1e-4)
+    count = {g["rate"]: 0 for g in groups}
+    for group in groups:
+        count[group["rate"]] += sum(p.numel() for p in group["params"])
+        assert group["lr"] == group["rate"] and all(p.ndim > 1 for p in group["params"]) == (group["weight_decay"] > 0)
+    assert count[1e-4] == head and count[1e-3] > 0
+    full = Learner(load_base("tiny"), FULL, 4).groups(0.01, 1e-3, 1e-4)
+    assert sum(p.numel() for g in full if g["rate"] == 1e-3 for p in g["params"]) == 0
+
+
+@pytest.mark.parametrize(("scores", "kept"), [([1.0, 0.5, 0.58], 8), ([1.0, 0.5, 0.62], 4), ([1.0, 1.1, 1.2], 0)])
+def test_the_last_checkpoint_is_kept_unless_it_gains_clearly_less(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: list[float], kept: int
+) -> None:
+    told = iter(scores)
+    monkeypatch.setattr("foundation_adapters.adaptation.held_out_error", lambda *_: next(told))
+    adapted = run(base, tmp_path / "work")
+    assert (adapted.best_step, adapted.after) == (kept, {8: scores[2], 4: scores[1], 0: scores[0]}[kept])
 
 
 def run(base: Base, work: Path, config: Config = QUICK, stop_at: int | None = None):  # type: ignore[no-untyped-def]
@@ -86,7 +109,7 @@ def test_phases_follow_each_other(base: Base, tmp_path: Path) -> None:
     after = {n for n, t in adapted.learner.tensors.items() if t.requires_grad}
     kinds = {n.split(".")[-2] for n in after if "gdvlora" in n}
     assert kinds == {"gdvlora_u", "gdvlora_v", "gdvlora_gate"}
-    assert any("distance.out" in n for n in after)
+    assert any("distance.modules_to_save" in n for n in after)
 
 
 def test_stopped_and_called_again_gives_the_same_weights(
@@ -109,7 +132,7 @@ def test_stopped_and_called_again_gives_the_same_weights(
 def _fresh(weights: dict[str, torch.Tensor]) -> Base:
     network = Network()
     network.load_state_dict(weights)
-    return Base(network.eval().requires_grad_(False), read_network, ("distance.out",))
+    return Base(network.eval().requires_grad_(False), read_network, ("distance",))
 
 
 def test_it_learns_the_plane(tmp_path: Path) -> None:
